@@ -1,0 +1,56 @@
+# Everything one does with this checkout. `make` alone lists it.
+
+.DEFAULT_GOAL := help
+
+# Where .ci/run puts the tools that it does not build.
+export PATH := $(CURDIR)/target/ci-tools/bin:$(PATH)
+
+# Without cargo-nextest the same tests run, one test binary after the other.
+RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run,cargo test)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## build in release and start a local cluster on 127.0.0.1:8080 (data in ./.cairn)
+	cargo build --release
+	./target/release/cairn dev
+
+.PHONY: build
+build: ## build the three binaries in release
+	cargo build --release
+
+.PHONY: test
+test: ## every test that needs no container
+ifeq ($(RUN_TESTS),cargo test)
+	cargo test --workspace
+else
+	$(RUN_TESTS) --workspace
+	cargo test --workspace --doc
+endif
+
+.PHONY: check
+check: ## formatting, clippy, documentation, dependencies, spelling
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo deny check bans licenses sources
+	typos
+
+.PHONY: audit
+audit: ## known advisories against our dependencies (needs the network)
+	cargo deny check advisories
+
+.PHONY: openapi
+openapi: ## rewrite the OpenAPI documents from the handlers
+	EXPECTORATE=overwrite $(RUN_TESTS) -p cairn-api-spec openapi
+
+.PHONY: bench
+bench: ## compare with nginx and webdis + redis (RUNS=3 DURATION=5; results in target/bench)
+	cargo build --release
+	python3 bench/run.py
+
+.PHONY: clean-data
+clean-data: ## delete the local cluster's data
+	rm -rf .cairn

@@ -1,0 +1,253 @@
+//! The JSON documents of the cluster API: nodes, the partition map, statistics.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The partition function's name, as `GET /ring` gives it.
+pub const HASH: &str = "xxh3-64";
+
+/// What a node says of itself when it registers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterNode {
+    /// A stable name: 1 to 63 of a–z, A–Z, 0–9, '.', '_' and '-'.
+    #[schema(example = "node-1")]
+    pub node_id: String,
+    /// Random, made when the data directory is made: it changes when the data are gone.
+    pub incarnation: u64,
+    /// Where clients reach the node.
+    #[schema(example = "http://127.0.0.1:8081")]
+    pub address: String,
+    /// Where other nodes and masters reach it (`host:port`).
+    #[schema(example = "127.0.0.1:9081")]
+    pub peer_address: String,
+    /// Its share of the ring next to other nodes, 0.1 to 100.
+    #[serde(default = "default_weight")]
+    #[schema(example = 1.0)]
+    pub weight: f64,
+    /// The failure zone that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+fn default_weight() -> f64 {
+    1.0
+}
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Registered, with partitions still on their way to it.
+    Joining,
+    /// Beating, with the partitions that the ring gives it.
+    Active,
+    /// Silent for longer than the suspicion time.
+    Suspect,
+    /// On its way out: its partitions move to others.
+    Draining,
+    /// Silent for so long that it counts as crashed.
+    Gone,
+}
+
+/// How full a node is, as it says with each heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct NodeStats {
+    /// Reads that found a live key.
+    pub hits: u64,
+    /// Reads that found none.
+    pub misses: u64,
+    /// Hits by tier.
+    pub hits_by_tier: ByTier,
+    /// Live keys held by the disk tier's index.
+    pub entries: u64,
+    /// Entries by the tier that holds their value.
+    pub entries_by_tier: ByTier,
+    /// Bytes by tier: what memory entries really take, and value bytes for the other two.
+    pub bytes_by_tier: ByTier,
+    /// Entries dropped from memory to keep within its bounds.
+    pub evictions_memory: u64,
+    /// Entries dropped from the bottom tier, and so lost, to keep within its bounds.
+    pub evictions: u64,
+    /// Entries dropped because their time had come.
+    pub expirations: u64,
+    /// Changes that the object store has not got.
+    pub uploads_pending: u64,
+    /// Seconds that the oldest of them has waited.
+    pub upload_age_seconds: f64,
+    /// Partitions whose primary the node is and that it serves.
+    pub partitions_serving: u32,
+}
+
+/// One number for each tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ByTier {
+    /// The LRU in memory.
+    pub memory: u64,
+    /// The local SQLite file.
+    pub disk: u64,
+    /// The object store.
+    pub object: u64,
+}
+
+impl std::ops::AddAssign for ByTier {
+    fn add_assign(&mut self, other: Self) {
+        self.memory += other.memory;
+        self.disk += other.disk;
+        self.object += other.object;
+    }
+}
+
+/// What a node says once a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The same as at registration: another one means that the data are gone.
+    pub incarnation: u64,
+    /// The map epoch that the node knows.
+    pub epoch: u64,
+    /// How full it is.
+    #[serde(default)]
+    pub stats: NodeStats,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatReply {
+    /// The map epoch that the master knows.
+    pub epoch: u64,
+}
+
+/// A registered node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Its stable name.
+    #[schema(example = "node-1")]
+    pub node_id: String,
+    /// See [`RegisterNode::incarnation`].
+    pub incarnation: u64,
+    /// Where clients reach it.
+    #[schema(example = "http://127.0.0.1:8081")]
+    pub address: String,
+    /// Where other nodes and masters reach it.
+    #[schema(example = "127.0.0.1:9081")]
+    pub peer_address: String,
+    /// Its share of the ring.
+    pub weight: f64,
+    /// The failure zone that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Where it stands in its life.
+    pub state: NodeState,
+    /// Partitions whose primary it is.
+    pub partitions: u32,
+    /// When it was last heard, by the master's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "2026-01-01T00:00:00Z")]
+    pub last_heartbeat: Option<Timestamp>,
+    /// What it last said of itself.
+    pub stats: NodeStats,
+}
+
+/// Every registered node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// The nodes, by id.
+    pub nodes: Vec<Node>,
+}
+
+/// Who holds a partition: the stored truth, changed only by compare-and-swap on its epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Partition {
+    /// 0 to `partition_count` − 1.
+    pub id: u32,
+    /// Grows by one with every change of this entry; 0 means never assigned.
+    pub epoch: u64,
+    /// The node that orders writes and answers reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "node-1")]
+    pub primary: Option<String>,
+    /// The nodes that hold every acknowledged write, the primary among them.
+    pub in_sync: Vec<String>,
+    /// The nodes that are being brought up to date.
+    pub learners: Vec<String>,
+}
+
+/// A node as clients and peers need it to route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RingNode {
+    /// Its stable name.
+    #[schema(example = "node-1")]
+    pub node_id: String,
+    /// See [`RegisterNode::incarnation`].
+    pub incarnation: u64,
+    /// Where clients reach it.
+    #[schema(example = "http://127.0.0.1:8081")]
+    pub address: String,
+    /// Where other nodes and masters reach it.
+    #[schema(example = "127.0.0.1:9081")]
+    pub peer_address: String,
+}
+
+/// The partition map.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Ring {
+    /// Random, made with the cluster: the data of a node belong to one cluster.
+    pub cluster_id: u64,
+    /// Grows with every change of any partition or node.
+    pub epoch: u64,
+    /// How many partitions there are; fixed when the cluster is made.
+    #[schema(example = 256)]
+    pub partition_count: u32,
+    /// The partition function: `xxh3-64` of bucket, a zero byte and key, modulo `partition_count`.
+    #[schema(example = "xxh3-64")]
+    pub hash: String,
+    /// Every partition, by id.
+    pub partitions: Vec<Partition>,
+    /// Every registered node, by id.
+    pub nodes: Vec<RingNode>,
+}
+
+/// A learner has everything that the primary had: asks that it become the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaughtUp {
+    /// The learner.
+    pub node_id: String,
+    /// Its incarnation: the data that it learned into.
+    pub incarnation: u64,
+    /// The partition's epoch under which it learned; another one by now is refused.
+    pub epoch: u64,
+}
+
+/// Totals over the cluster, and the same by node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Stats {
+    /// The map epoch.
+    pub epoch: u64,
+    /// Hits over hits and misses; 0 before the first read.
+    pub hit_ratio: f64,
+    /// Sums over the nodes (the age is the greatest).
+    #[serde(flatten)]
+    pub total: NodeStats,
+    /// Partitions without a primary that answers.
+    pub partitions_offline: u32,
+    /// Partitions that are moving.
+    pub partitions_moving: u32,
+    /// The nodes, by id.
+    pub nodes: Vec<Node>,
+}
+
+/// The answer of `/health/live` and `/health/ready`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    #[schema(example = "ok")]
+    pub status: String,
+    /// The version of the running program.
+    #[schema(example = "0.1.0")]
+    pub version: String,
+}

@@ -1,0 +1,31 @@
+//! The contract: what travels between clients, masters and nodes, and the rules that all of them must agree on.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`name`] | the grammar of keys and buckets, and the partition function |
+//! | [`version`] | versions, epochs, and the conditions that compare them |
+//! | [`ttl`] | the ways to write a time to live |
+//! | [`operation`] | one parsed request on a key, and its outcome |
+//! | [`data`], [`cluster`] | the JSON documents of the data API and of the cluster API |
+//! | [`error`] | every error code, its status, and the problem document |
+//! | [`peer`] | the protobuf messages between our own processes |
+//!
+//! Nothing here does I/O, reads a clock or knows a web framework. The partition function stands here and not beside
+//! the ring, because a client computes it too.
+
+pub mod cluster;
+pub mod data;
+pub mod error;
+pub mod name;
+pub mod operation;
+pub mod peer;
+pub mod ttl;
+pub mod version;
+
+pub use error::{ApiError, ErrorCode};
+pub use name::{Bucket, EntryName};
+pub use operation::{Operation, Outcome};
+pub use version::Version;
+
+/// Values up to this many bytes travel inside one frame between our processes; larger ones are streamed over HTTP.
+pub const MAX_FRAMED_VALUE_BYTES: usize = 1 << 20;

@@ -1,0 +1,178 @@
+//! One key by its path: GET, HEAD, PUT, DELETE.
+
+use actix_web::{
+    HttpRequest, HttpResponse, delete, get, head, put,
+    web::{Data, Payload},
+};
+use cairn_api_spec::{
+    ApiError, Operation,
+    operation::{Action, Put},
+};
+
+use crate::{
+    Reply, Shared,
+    docs::{
+        Binary, BucketQuery, CacheControl, Conditions, DeleteErrors, DurabilityQuery, KeyPath, PutErrors, ReadErrors,
+        TtlQuery,
+    },
+    metrics::{End, Kind},
+    reply,
+    request::{self, Query},
+    upload,
+};
+
+/// Read a value
+///
+/// The value as it was stored, with its `Content-Type`. Every reply has the key's version as `ETag`; with
+/// `If-None-Match` a value that the client already has is not sent again.
+#[utoipa::path(
+    operation_id = "get_key",
+    tag = "keys",
+    params(KeyPath, BucketQuery, Conditions),
+    responses(
+        (
+            status = 200, description = "The value.", body = inline(Binary), content_type = "application/octet-stream",
+            headers(
+                ("ETag" = String, description = "The key's version, quoted."),
+                ("Last-Modified" = String, description = "When the value was stored."),
+                ("Age" = u64, description = "Seconds since the value was stored."),
+                ("Expires" = String, description = "When the value expires; absent when it does not."),
+                ("Cache-Control" = String, description = "`max-age=` with the value's whole lifetime in seconds; \
+                    absent when it does not expire."),
+                ("Cache-Status" = String, description = "Which node and which tier answered, and the seconds that are \
+                    left (RFC 9211): `node-1; hit; ttl=30; detail=memory`."),
+                ("X-Content-Type-Options" = String, description = "`nosniff`."),
+            ),
+        ),
+        (
+            status = 304, description = "The client has this version.",
+            headers(("ETag" = String, description = "The key's version, quoted.")),
+        ),
+        ReadErrors,
+    ),
+)]
+#[get("/keys/{key:.*}")]
+pub(crate) async fn get_key(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let operation = async { reply::get(read(&request, &shared, Action::Get).await?) };
+    shared.metrics.observe(Kind::Get, operation).await
+}
+
+/// Read a value's headers
+///
+/// The headers that GET would send, `Content-Length` among them, without the value.
+#[utoipa::path(
+    operation_id = "head_key",
+    tag = "keys",
+    params(KeyPath, BucketQuery, Conditions),
+    responses(
+        (
+            status = 200, description = "The key exists.",
+            headers(
+                ("ETag" = String, description = "The key's version, quoted."),
+                ("Content-Length" = u64, description = "The value's length in bytes."),
+                ("Last-Modified" = String, description = "When the value was stored."),
+                ("Age" = u64, description = "Seconds since the value was stored."),
+                ("Expires" = String, description = "When the value expires; absent when it does not."),
+                ("Cache-Control" = String, description = "`max-age=` with the value's whole lifetime in seconds; \
+                    absent when it does not expire."),
+                ("Cache-Status" = String, description = "Which node and which tier answered, and the seconds that are \
+                    left (RFC 9211): `node-1; hit; ttl=30; detail=memory`."),
+            ),
+        ),
+        (
+            status = 304, description = "The client has this version.",
+            headers(("ETag" = String, description = "The key's version, quoted.")),
+        ),
+        ReadErrors,
+    ),
+)]
+#[head("/keys/{key:.*}")]
+pub(crate) async fn head_key(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let operation = async { reply::head(read(&request, &shared, Action::Head).await?) };
+    shared.metrics.observe(Kind::Head, operation).await
+}
+
+/// Store a value
+///
+/// The body is the value. The `Content-Type` that it is sent with, at most 255 bytes, is stored and given back.
+/// `If-None-Match: *` stores only what is not there, which together with a time to live makes a lock; `If-Match`
+/// changes only the version that the client knows. A reply of 503 or 504 leaves open whether the value was stored.
+#[utoipa::path(
+    operation_id = "put_key",
+    tag = "keys",
+    params(KeyPath, BucketQuery, TtlQuery, DurabilityQuery, Conditions, CacheControl),
+    request_body(
+        content = inline(Binary), content_type = "application/octet-stream",
+        description = "The value. Any `Content-Type` is taken; `Content-Encoding` is not.",
+    ),
+    responses(
+        (
+            status = 201, description = "The key is new.",
+            headers(("ETag" = String, description = "The key's new version, quoted.")),
+        ),
+        (
+            status = 204, description = "The value was replaced.",
+            headers(("ETag" = String, description = "The key's new version, quoted.")),
+        ),
+        PutErrors,
+    ),
+)]
+#[put("/keys/{key:.*}")]
+pub(crate) async fn put_key(request: HttpRequest, shared: Data<Shared>, payload: Payload) -> HttpResponse {
+    shared.metrics.observe(Kind::Put, put(&request, &shared, payload)).await
+}
+
+/// Remove a key
+///
+/// The key's version grows by this, too, and is remembered.
+#[utoipa::path(
+    operation_id = "delete_key",
+    tag = "keys",
+    params(KeyPath, BucketQuery, DurabilityQuery, Conditions),
+    responses(
+        (
+            status = 204, description = "The key was removed.",
+            headers(("ETag" = String, description = "The version of the removal, quoted.")),
+        ),
+        DeleteErrors,
+    ),
+)]
+#[delete("/keys/{key:.*}")]
+pub(crate) async fn delete_key(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    shared.metrics.observe(Kind::Delete, delete(&request, &shared)).await
+}
+
+async fn read(request: &HttpRequest, shared: &Shared, action: Action) -> Result<Reply, ApiError> {
+    let query = Query::parse(request, &["bucket"])?;
+    let operation =
+        Operation { name: request::name(request, &query)?, condition: request::condition(request)?, action };
+    shared.api.execute(operation).await
+}
+
+async fn put(request: &HttpRequest, shared: &Shared, payload: Payload) -> Result<(End, HttpResponse), ApiError> {
+    let query = Query::parse(request, &["bucket", "ttl", "durability"])?;
+    request::refuse_content_encoding(request)?;
+    let put = Put {
+        value: bytes::Bytes::new(),
+        content_type: request::content_type(request)?,
+        ttl: request::ttl(request, &query)?,
+        durability: query.durability()?,
+    };
+    let operation = Operation {
+        name: request::name(request, &query)?,
+        condition: request::condition(request)?,
+        action: Action::Put(put),
+    };
+    let declared = request::declared_length(request);
+    reply::put(upload::put_body(&*shared.api, operation, payload, declared).await?.outcome)
+}
+
+async fn delete(request: &HttpRequest, shared: &Shared) -> Result<(End, HttpResponse), ApiError> {
+    let query = Query::parse(request, &["bucket", "durability"])?;
+    let operation = Operation {
+        name: request::name(request, &query)?,
+        condition: request::condition(request)?,
+        action: Action::Delete { durability: query.durability()? },
+    };
+    reply::delete(&shared.api.execute(operation).await?.outcome)
+}

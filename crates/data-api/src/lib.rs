@@ -1,0 +1,57 @@
+//! The data API over HTTP, once, for both servers: handlers parse a request into an `Operation`, call one method of
+//! [`DataApi`], and render the outcome. They hold no rule of their own.
+//!
+//! The master implements [`DataApi`] by forwarding, a node by its partitions. Without this room the two servers would
+//! each have their own copy of the same parsing, headers and documentation.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `api` | what a server must be able to do |
+//! | `keys`, `post`, `list` | the handlers, each of which is its own documentation |
+//! | `request` | what a request says: key, query, headers |
+//! | `upload` | bodies on their way into a put, collected or streamed |
+//! | `reply` | outcomes as status, headers and body |
+//! | `docs` | the parts of the OpenAPI document that operations share |
+//! | `metrics` | how long operations take, and how they end |
+
+mod api;
+mod docs;
+mod keys;
+mod list;
+mod metrics;
+mod post;
+mod reply;
+mod request;
+mod upload;
+
+use std::sync::Arc;
+
+pub use api::{DataApi, Reply, ValueStream};
+pub use metrics::DataMetrics;
+
+/// What the handlers work on, as `web::Data<Shared>`. Each worker may have its own, over the same metrics.
+pub struct Shared {
+    api: Arc<dyn DataApi>,
+    metrics: DataMetrics,
+}
+
+impl Shared {
+    /// The data API of a domain.
+    pub fn new(api: Arc<dyn DataApi>, metrics: DataMetrics) -> Self {
+        Self { api, metrics }
+    }
+}
+
+/// Registers the routes and their documentation. They need a `web::Data<Shared>`, and a
+/// [`cairn_server_kit::http::Edge`] that writes the bodies of their errors.
+pub fn configure(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) {
+    // actix tries the routes in this order: reads are the most frequent.
+    config
+        .service(keys::get_key)
+        .service(keys::put_key)
+        .service(keys::head_key)
+        .service(keys::delete_key)
+        .service(post::post_key)
+        .service(list::list_keys)
+        .service(docs::Schemas);
+}

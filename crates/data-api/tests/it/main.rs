@@ -1,0 +1,13 @@
+//! The data API over the wire: a real server, raw requests, and a map for a domain.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
+
+mod document;
+mod listing;
+mod memory;
+mod parameters;
+mod post;
+mod reads;
+mod server;
+mod streams;
+mod writes;

@@ -1,0 +1,205 @@
+//! A domain that is one map: conditions and versions as a node has them, without tiers or replicas.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{Bytes, BytesMut};
+use cairn_api_spec::{
+    ApiError, ErrorCode, Operation, Outcome, Version,
+    operation::{Action, ListQuery, ListedName, Metadata, Put, Tier},
+    version::Condition,
+};
+use cairn_data_api::{DataApi, Reply, ValueStream};
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) const MAX_VALUE_BYTES: usize = 1 << 20;
+pub(crate) const BUFFER_BYTES: usize = 64 << 10;
+/// Longer values leave as a stream.
+const WHOLE_BYTES: usize = 256 << 10;
+
+#[derive(Clone)]
+struct Entry {
+    value: Bytes,
+    metadata: Metadata,
+}
+
+/// What the domain has seen of its callers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The puts that came by `execute`.
+    pub(crate) whole: usize,
+    /// The puts that came by `put_stream` and were complete.
+    pub(crate) streamed: usize,
+    /// The streams that ended in an error.
+    pub(crate) aborted: usize,
+    /// The last put, without its value.
+    pub(crate) last_put: Option<(Option<std::time::Duration>, Option<cairn_api_spec::operation::Durability>)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Memory {
+    state: Arc<Mutex<State>>,
+    pub(crate) seen: watch::Sender<Seen>,
+}
+
+#[derive(Default)]
+struct State {
+    live: BTreeMap<Bytes, Entry>,
+    deleted: BTreeMap<Bytes, Version>,
+    last: Version,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self { state: Arc::default(), seen: watch::Sender::default() }
+    }
+
+    fn apply(&self, operation: Operation) -> Outcome {
+        let mut state = self.state.lock().unwrap();
+        let name = operation.name.as_bytes().clone();
+        let live = state.live.get(&name).cloned();
+        let version = live.as_ref().map(|entry| entry.metadata.version);
+        if !operation.condition.holds(version) {
+            return match (live, operation.action, operation.condition) {
+                (Some(entry), Action::Get | Action::Head, Condition::Differs(_) | Condition::Absent) => {
+                    Outcome::NotModified(entry.metadata, Tier::Memory)
+                }
+                _ => Outcome::ConditionFailed(version.or(state.deleted.get(&name).copied()).unwrap_or_default()),
+            };
+        }
+        match (operation.action, live) {
+            (Action::Put(put), live) => {
+                self.seen.send_modify(|seen| seen.last_put = Some((put.ttl, put.durability)));
+                state.last = state.last.next(1);
+                let metadata = metadata_of(&put, state.last);
+                state.live.insert(name, Entry { value: put.value, metadata: metadata.clone() });
+                Outcome::Stored { created: live.is_none(), metadata }
+            }
+            (_, None) => Outcome::Missing(state.deleted.get(&name).copied().unwrap_or_default()),
+            (Action::Get, Some(Entry { value, metadata })) => {
+                let value = (value.len() <= WHOLE_BYTES).then_some(value);
+                Outcome::Found { metadata, tier: Tier::Memory, value }
+            }
+            (Action::Head, Some(Entry { metadata, .. })) => {
+                Outcome::Found { metadata, tier: Tier::Disk, value: Some(Bytes::new()) }
+            }
+            (Action::Delete { .. }, Some(_)) => {
+                state.last = state.last.next(1);
+                let version = state.last;
+                state.live.remove(&name);
+                state.deleted.insert(name, version);
+                Outcome::Deleted(version)
+            }
+        }
+    }
+
+    fn reply(&self, operation: Operation) -> Reply {
+        let name = operation.name.as_bytes().clone();
+        let outcome = self.apply(operation);
+        let stream = match &outcome {
+            Outcome::Found { value: None, .. } => {
+                let value = self.state.lock().unwrap().live[&name].value.clone();
+                let (sender, pieces) = mpsc::channel(2);
+                let length = Some(value.len() as u64);
+                tokio::spawn(async move {
+                    for piece in value.chunks(10_000) {
+                        if sender.send(Ok(value.slice_ref(piece))).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+                Some(ValueStream { length, pieces })
+            }
+            _ => None,
+        };
+        Reply { node: "node-1".into(), outcome, stream }
+    }
+}
+
+fn metadata_of(put: &Put, version: Version) -> Metadata {
+    let modified_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
+    Metadata {
+        version,
+        modified_at,
+        expires_at: put.ttl.map(|ttl| modified_at + u64::try_from(ttl.as_millis()).unwrap()),
+        size: put.value.len() as u64,
+        content_type: put.content_type.clone(),
+    }
+}
+
+async fn collect(mut stream: ValueStream) -> io::Result<Bytes> {
+    let mut value = BytesMut::new();
+    while let Some(piece) = stream.pieces.recv().await {
+        value.extend_from_slice(&piece?);
+    }
+    match stream.length {
+        Some(length) if length != value.len() as u64 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(value.freeze()),
+    }
+}
+
+impl DataApi for Memory {
+    fn execute(&self, operation: Operation) -> BoxFuture<'_, Result<Reply, ApiError>> {
+        async move {
+            if let Action::Put(put) = &operation.action {
+                assert!(put.value.len() <= BUFFER_BYTES, "longer values come as a stream");
+                self.seen.send_modify(|seen| seen.whole += 1);
+            }
+            Ok(self.reply(operation))
+        }
+        .boxed()
+    }
+
+    fn put_stream(&self, mut operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {
+        async move {
+            if operation.condition == Condition::Exists {
+                // Decided before the value has come.
+                return Ok(Reply {
+                    node: "node-1".into(),
+                    outcome: Outcome::ConditionFailed(Version::NONE),
+                    stream: None,
+                });
+            }
+            let domain = self.clone();
+            // As behind an HTTP client: what reads the stream does not end with the request.
+            let put = tokio::spawn(async move {
+                let value = collect(value).await;
+                domain.seen.send_modify(|seen| if value.is_ok() { seen.streamed += 1 } else { seen.aborted += 1 });
+                let value = value.map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+                let Action::Put(put) = &mut operation.action else { panic!("only puts are streamed") };
+                assert!(put.value.is_empty() && value.len() > BUFFER_BYTES);
+                put.value = value;
+                Ok(domain.reply(operation))
+            });
+            put.await.unwrap()
+        }
+        .boxed()
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
+        async move {
+            let state = self.state.lock().unwrap();
+            let names =
+                state.live.range(query.start..).take_while(|(name, _)| query.end.is_empty() || *name < &query.end);
+            let listed = names.take(query.limit).map(|(name, entry)| ListedName {
+                name: cairn_api_spec::EntryName::from_bytes(name.clone()).unwrap(),
+                metadata: entry.metadata.clone(),
+            });
+            Ok(listed.collect())
+        }
+        .boxed()
+    }
+
+    fn max_value_bytes(&self) -> usize {
+        MAX_VALUE_BYTES
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        BUFFER_BYTES
+    }
+}

@@ -1,0 +1,82 @@
+//! What can go wrong in the master, and the one match that makes an answer of it.
+
+use cairn_api_spec::{ApiError, ErrorCode};
+use cairn_server_kit::http::HttpError;
+
+use crate::metastore::StoreError;
+
+/// Why a call on the cluster was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No node with this id and incarnation is registered.
+    #[error("node {node_id:?} is not registered{}: register it with POST /nodes", if *.other_incarnation { " with this incarnation" } else { "" })]
+    NodeNotFound {
+        /// The id that was asked for.
+        node_id: String,
+        /// Whether the id is known, with other data.
+        other_incarnation: bool,
+    },
+    /// The id belongs to a node that beats from another address.
+    #[error(
+        "node {node_id:?} is beating from {address}: take another id, or stop that node and wait until it counts as silent"
+    )]
+    NodeConflict {
+        /// The id.
+        node_id: String,
+        /// Where the node with this id is.
+        address: String,
+    },
+    /// A registration that cannot be taken.
+    #[error("{0}")]
+    InvalidNode(String),
+    /// A parameter that is out of its bounds.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// The partition's entry is no longer what the learner saw.
+    #[error(
+        "partition {partition} is at epoch {epoch}, and {node_id:?} with this incarnation is no learner of it at epoch {asked}"
+    )]
+    NotLearning {
+        /// The partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u64,
+        /// Who asked.
+        node_id: String,
+        /// The epoch that was asked for.
+        asked: u64,
+    },
+    /// The cluster cannot serve every key.
+    #[error("{0}")]
+    NotReady(String),
+    /// The metadata store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::NodeNotFound { .. } => ErrorCode::NodeNotFound,
+            Error::NodeConflict { .. } => ErrorCode::NodeConflict,
+            Error::InvalidNode(_) => ErrorCode::InvalidBody,
+            Error::InvalidParameter(_) => ErrorCode::InvalidParameter,
+            Error::NotLearning { .. } => ErrorCode::PreconditionFailed,
+            Error::NotReady(_) => ErrorCode::NoNodes,
+            Error::Store(StoreError::Conflict { .. }) => ErrorCode::Overloaded,
+            Error::Store(StoreError::Unreadable { .. } | StoreError::Closed { .. } | StoreError::Failed(_)) => {
+                ErrorCode::Internal
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Error> for HttpError {
+    fn from(error: Error) -> Self {
+        if let Error::Store(store) = &error {
+            tracing::error!(error = store as &dyn std::error::Error, "a request failed at the metadata store");
+        }
+        Self(error.into())
+    }
+}

@@ -1,0 +1,252 @@
+//! The gateway: every key through one address. It finds the owner in the cached map and forwards.
+//!
+//! Operations travel over the link; values too large for a frame are streamed over HTTP. Every request is rebuilt from
+//! parsed parts; no byte that a client sent as syntax reaches a node. It repeats a request only where that is safe:
+//! once after `not_owner`, which promises that nothing was done, and reads after a broken connection.
+
+mod http;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use cairn_api_spec::{
+    ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome,
+    cluster::{Ring, RingNode},
+    operation::{Action, Durability, ListQuery, ListedName, Put},
+    peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
+};
+use cairn_data_api::{DataApi, Reply, ValueStream};
+use cairn_link::{CallError, Client, Limits};
+use futures_util::{FutureExt, future::BoxFuture};
+
+use crate::{cluster::Cluster, config::Config};
+
+/// How long opening a connection for a large value may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for a map in which its partition has moved on.
+const MAP_TIMEOUT: Duration = Duration::from_secs(1);
+/// What `durability=object` takes longer than anything else.
+const UPLOAD_ALLOWANCE: Duration = Duration::from_secs(30);
+
+/// Why the gateway has no answer of a node.
+#[derive(Debug, thiserror::Error)]
+enum GatewayError {
+    #[error("no node serves the partition of this key yet")]
+    NoNodes,
+    #[error("{0}; nothing was changed")]
+    NotSent(CallError),
+    #[error("{0}")]
+    Read(CallError),
+    #[error("{0}: the write may or may not have happened")]
+    Write(CallError),
+    #[error("the node answered something that this master does not understand")]
+    Strange,
+}
+
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        let code = match &error {
+            GatewayError::NoNodes => ErrorCode::NoNodes,
+            GatewayError::NotSent(CallError::Overloaded(_)) => ErrorCode::Overloaded,
+            GatewayError::NotSent(_) | GatewayError::Read(_) => ErrorCode::PartitionOffline,
+            GatewayError::Write(_) => ErrorCode::OutcomeUnknown,
+            GatewayError::Strange => ErrorCode::Internal,
+        };
+        ApiError::new(code, error.to_string())
+    }
+}
+
+/// What gateways are made of.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    cluster: Arc<Cluster>,
+    http: reqwest::Client,
+    deadline: Duration,
+    max_value_bytes: usize,
+}
+
+impl Plan {
+    /// Gateways over the cluster's map.
+    pub(crate) fn new(cluster: Arc<Cluster>, config: &Config) -> reqwest::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        let max_value_bytes = usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX);
+        Ok(Self { cluster, http, deadline: config.link_deadline, max_value_bytes })
+    }
+
+    /// A gateway for one worker, with connections of its own.
+    pub(crate) fn gateway(&self) -> Gateway {
+        Gateway { plan: self.clone(), links: RwLock::default() }
+    }
+}
+
+/// See the module.
+pub(crate) struct Gateway {
+    plan: Plan,
+    links: RwLock<HashMap<String, Client>>,
+}
+
+/// The owner of a partition, as the map says.
+struct Owner {
+    node: RingNode,
+    epoch: u64,
+    ring_epoch: u64,
+}
+
+impl Gateway {
+    fn owner(&self, operation: &Operation) -> Result<Owner, GatewayError> {
+        let ring = self.plan.cluster.ring.load();
+        let partition = operation.name.partition(ring.partition_count);
+        let entry = ring.partitions.get(partition as usize).ok_or(GatewayError::NoNodes)?;
+        let node = entry.primary.as_ref().and_then(|primary| find(&ring, primary)).ok_or(GatewayError::NoNodes)?;
+        Ok(Owner { node: node.clone(), epoch: entry.epoch, ring_epoch: ring.epoch })
+    }
+
+    fn link(&self, peer_address: &str) -> Client {
+        if let Some(client) = self.links.read().unwrap_or_else(PoisonError::into_inner).get(peer_address) {
+            return client.clone();
+        }
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        // Here, where nodes come and go, and not on every request.
+        let ring = self.plan.cluster.ring.load();
+        links.retain(|address, _| ring.nodes.iter().any(|node| node.peer_address == *address));
+        links.entry(peer_address.to_owned()).or_insert_with(|| Client::new(peer_address, Limits::default())).clone()
+    }
+
+    async fn forward(&self, operation: Operation) -> Result<Reply, ApiError> {
+        let mut retried = false;
+        loop {
+            let owner = self.owner(&operation)?;
+            match self.ask(&owner, operation.clone()).await {
+                Err(error) if error.code == ErrorCode::NotOwner && !retried => {
+                    retried = true;
+                    self.plan.cluster.ring.changed_from(owner.ring_epoch, MAP_TIMEOUT).await;
+                }
+                Err(error) if error.code == ErrorCode::NotOwner => {
+                    let detail = format!("the partition is moving: {}", error.detail);
+                    return Err(ApiError { node: Some(owner.node.node_id), ..ApiError::new(ErrorCode::PartitionOffline, detail) });
+                }
+                result => return result.map_err(|error| ApiError { node: Some(owner.node.node_id), ..error }),
+            }
+        }
+    }
+
+    async fn ask(&self, owner: &Owner, operation: Operation) -> Result<Reply, ApiError> {
+        if matches!(&operation.action, Action::Put(put) if put.value.len() > MAX_FRAMED_VALUE_BYTES) {
+            return self.put_over_http(owner, operation, None).await;
+        }
+        let deadline = match &operation.action {
+            Action::Put(Put { durability: Some(Durability::Object), .. })
+            | Action::Delete { durability: Some(Durability::Object) } => self.plan.deadline + UPLOAD_ALLOWANCE,
+            _ => self.plan.deadline,
+        };
+        let is_write = operation.action.is_write();
+        let get = matches!(operation.action, Action::Get).then(|| operation.name.clone());
+        let request = Request { kind: Some(RequestKind::Execute(Execute::new(operation, owner.epoch))) };
+        let link = self.link(&owner.node.peer_address);
+        let outcome: Outcome = match call(&link, &request, deadline, is_write).await? {
+            ResponseKind::Executed(executed) => executed.try_into()?,
+            ResponseKind::Failed(error) => return Err(error.into()),
+            _ => return Err(GatewayError::Strange.into()),
+        };
+        let node = owner.node.node_id.as_str().into();
+        match (&outcome, get) {
+            (Outcome::Found { value: None, .. }, Some(name)) => self.get_over_http(owner, &name).await,
+            _ => Ok(Reply { node, outcome, stream: None }),
+        }
+    }
+
+    async fn list_all(&self, query: ListQuery) -> Result<Vec<ListedName>, ApiError> {
+        let mut retried = false;
+        loop {
+            let ring = self.plan.cluster.ring.load_full();
+            match self.list_once(&ring, &query).await {
+                Err(error) if error.code == ErrorCode::NotOwner && !retried => {
+                    retried = true;
+                    self.plan.cluster.ring.changed_from(ring.epoch, MAP_TIMEOUT).await;
+                }
+                Err(error) if error.code == ErrorCode::NotOwner => {
+                    return Err(ApiError::new(ErrorCode::PartitionOffline, "partitions are moving"));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Asks each node for its first names and merges them: the first of all are among them.
+    async fn list_once(&self, ring: &Ring, query: &ListQuery) -> Result<Vec<ListedName>, ApiError> {
+        let mut by_node: HashMap<&str, Vec<u32>> = HashMap::new();
+        for partition in &ring.partitions {
+            let primary = partition.primary.as_deref().ok_or(GatewayError::NoNodes)?;
+            by_node.entry(primary).or_default().push(partition.id);
+        }
+        if by_node.is_empty() {
+            return Err(GatewayError::NoNodes.into());
+        }
+        let pages = by_node.into_iter().map(|(node, partitions)| async move {
+            let node = find(ring, node).ok_or(GatewayError::NoNodes)?;
+            let request = Request { kind: Some(RequestKind::List(List::new(query.clone(), partitions))) };
+            match call(&self.link(&node.peer_address), &request, self.plan.deadline, false).await? {
+                ResponseKind::Listed(listed) => {
+                    listed.names.into_iter().map(TryInto::try_into).collect::<Result<Vec<ListedName>, ApiError>>()
+                }
+                ResponseKind::Failed(error) => Err(error.into()),
+                _ => Err(GatewayError::Strange.into()),
+            }
+        });
+        let mut names: Vec<ListedName> = futures_util::future::try_join_all(pages).await?.into_iter().flatten().collect();
+        names.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+        names.truncate(query.limit);
+        Ok(names)
+    }
+}
+
+fn find<'a>(ring: &'a Ring, node_id: &str) -> Option<&'a RingNode> {
+    ring.nodes.binary_search_by(|node| node.node_id.as_str().cmp(node_id)).ok().map(|index| &ring.nodes[index])
+}
+
+async fn call(link: &Client, request: &Request, deadline: Duration, is_write: bool) -> Result<ResponseKind, ApiError> {
+    let mut result = link.call::<Response>(request, deadline).await;
+    // A connection that broke may have been an old one; nothing is lost by reading once more.
+    if !is_write && matches!(result, Err(CallError::Broken(_))) {
+        result = link.call::<Response>(request, deadline).await;
+    }
+    let response = result.map_err(|error| match error {
+        error if !error.was_sent() => GatewayError::NotSent(error),
+        error if is_write => GatewayError::Write(error),
+        error => GatewayError::Read(error),
+    })?;
+    response.kind.ok_or_else(|| GatewayError::Strange.into())
+}
+
+impl DataApi for Gateway {
+    fn execute(&self, operation: Operation) -> BoxFuture<'_, Result<Reply, ApiError>> {
+        self.forward(operation).boxed()
+    }
+
+    fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {
+        async move {
+            let owner = self.owner(&operation)?;
+            self.put_over_http(&owner, operation, Some(value)).await
+        }
+        .boxed()
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
+        self.list_all(query).boxed()
+    }
+
+    fn max_value_bytes(&self) -> usize {
+        self.plan.max_value_bytes
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        MAX_FRAMED_VALUE_BYTES.min(self.plan.max_value_bytes)
+    }
+}

@@ -1,0 +1,169 @@
+//! Values that are too large for a frame, streamed between the client and the owner without being held here.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use cairn_api_spec::{
+    ApiError, EntryName, ErrorCode, Operation, Outcome, Version,
+    error::Problem,
+    name::encode_key,
+    operation::{Action, Metadata, Put, Tier},
+    version::Condition,
+};
+use cairn_data_api::{Reply, ValueStream};
+use futures_util::{StreamExt, stream};
+use reqwest::{Body, RequestBuilder, Response, StatusCode, header};
+use tokio::sync::mpsc;
+
+use super::{Gateway, GatewayError, Owner};
+
+/// How long a transfer may take: what a megabyte a second would take for the largest value there can be.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pieces on their way between the two connections.
+const PIECES: usize = 8;
+
+impl Gateway {
+    /// Stores a value at its owner: the operation's own, or the one that comes in pieces.
+    pub(super) async fn put_over_http(
+        &self,
+        owner: &Owner,
+        operation: Operation,
+        value: Option<ValueStream>,
+    ) -> Result<Reply, ApiError> {
+        let Action::Put(put) = operation.action else { return Err(GatewayError::Strange.into()) };
+        let mut request = self.plan.http.put(url(owner, &operation.name)).timeout(TRANSFER_TIMEOUT);
+        request = with_condition(request, operation.condition);
+        request = with_settings(request, &put);
+        let size = value.as_ref().map_or(Some(put.value.len() as u64), |value| value.length);
+        request = match value {
+            None => request.body(put.value.clone()),
+            Some(value) => {
+                if let Some(length) = value.length {
+                    request = request.header(header::CONTENT_LENGTH, length);
+                }
+                let pieces = stream::unfold(value.pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+                request.body(Body::wrap_stream(pieces))
+            }
+        };
+        let response = request.send().await.map_err(|error| {
+            let code = if error.is_connect() { ErrorCode::PartitionOffline } else { ErrorCode::OutcomeUnknown };
+            ApiError::new(code, format!("{} did not take the value: {error}", owner.node.node_id))
+        })?;
+        let version = version(&response);
+        let created = response.status() == StatusCode::CREATED;
+        let outcome = match response.status() {
+            StatusCode::CREATED | StatusCode::NO_CONTENT => Outcome::Stored {
+                created,
+                metadata: Metadata {
+                    version,
+                    modified_at: 0,
+                    expires_at: date(&response, &header::EXPIRES),
+                    size: size.unwrap_or(0),
+                    content_type: put.content_type,
+                },
+            },
+            StatusCode::PRECONDITION_FAILED => Outcome::ConditionFailed(version),
+            _ => return Err(problem(response).await),
+        };
+        Ok(Reply { node: owner.node.node_id.as_str().into(), outcome, stream: None })
+    }
+
+    /// Fetches a value from its owner, in pieces.
+    pub(super) async fn get_over_http(&self, owner: &Owner, name: &EntryName) -> Result<Reply, ApiError> {
+        let request = self.plan.http.get(url(owner, name)).timeout(TRANSFER_TIMEOUT);
+        let response = request.send().await.map_err(|error| {
+            ApiError::new(ErrorCode::PartitionOffline, format!("{} did not give the value: {error}", owner.node.node_id))
+        })?;
+        let node = owner.node.node_id.as_str().into();
+        let outcome = match response.status() {
+            StatusCode::OK => Outcome::Found {
+                metadata: Metadata {
+                    version: version(&response),
+                    modified_at: date(&response, &header::LAST_MODIFIED).unwrap_or(0),
+                    expires_at: date(&response, &header::EXPIRES),
+                    size: response.content_length().unwrap_or(0),
+                    content_type: text(&response, &header::CONTENT_TYPE).unwrap_or_default().to_owned(),
+                },
+                tier: tier(&response),
+                value: None,
+            },
+            StatusCode::NOT_FOUND => Outcome::Missing(version(&response)),
+            _ => return Err(problem(response).await),
+        };
+        let stream = matches!(outcome, Outcome::Found { .. }).then(|| pieces(response));
+        Ok(Reply { node, outcome, stream })
+    }
+}
+
+/// Passes a body on as it comes. The task ends with the body, or as soon as nobody takes it.
+fn pieces(response: Response) -> ValueStream {
+    let length = response.content_length();
+    let (sender, pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    tokio::spawn(async move {
+        let mut body = response.bytes_stream();
+        while let Some(piece) = body.next().await {
+            if sender.send(piece.map_err(io::Error::other)).await.is_err() {
+                return;
+            }
+        }
+    });
+    ValueStream { length, pieces }
+}
+
+fn url(owner: &Owner, name: &EntryName) -> String {
+    format!("{}/keys/{}?bucket={}", owner.node.address, encode_key(name.key()), name.bucket())
+}
+
+fn with_condition(request: RequestBuilder, condition: Condition) -> RequestBuilder {
+    match condition {
+        Condition::None => request,
+        Condition::Exists => request.header(header::IF_MATCH, "*"),
+        Condition::Matches(version) => request.header(header::IF_MATCH, format!("\"{version}\"")),
+        Condition::Absent => request.header(header::IF_NONE_MATCH, "*"),
+        Condition::Differs(version) => request.header(header::IF_NONE_MATCH, format!("\"{version}\"")),
+    }
+}
+
+fn with_settings(mut request: RequestBuilder, put: &Put) -> RequestBuilder {
+    if !put.content_type.is_empty() {
+        request = request.header(header::CONTENT_TYPE, &put.content_type);
+    }
+    if let Some(ttl) = put.ttl {
+        request = request.query(&[("ttl", format!("{}ms", ttl.as_millis()))]);
+    }
+    if let Some(durability) = put.durability {
+        request = request.query(&[("durability", durability)]);
+    }
+    request
+}
+
+fn text<'a>(response: &'a Response, name: &header::HeaderName) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+fn version(response: &Response) -> Version {
+    text(response, &header::ETAG).and_then(|etag| Version::parse_etag(etag).ok()).unwrap_or_default()
+}
+
+/// Milliseconds since the Unix epoch. HTTP dates have whole seconds.
+fn date(response: &Response, name: &header::HeaderName) -> Option<u64> {
+    let time = httpdate::parse_http_date(text(response, name)?).ok()?;
+    u64::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+fn tier(response: &Response) -> Tier {
+    let status = response.headers().get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let named = |tier: &Tier| status.ends_with(&format!("detail={}", tier.as_str()));
+    Tier::ALL.into_iter().find(named).unwrap_or(Tier::Memory)
+}
+
+async fn problem(response: Response) -> ApiError {
+    let version = text(&response, &header::ETAG).and_then(|etag| Version::parse_etag(etag).ok());
+    match response.json::<Problem>().await {
+        Ok(problem) => {
+            let Problem { code, detail, retry_after, .. } = problem;
+            ApiError { code, detail, retry_after, version, node: None }
+        }
+        Err(_) => GatewayError::Strange.into(),
+    }
+}

@@ -1,0 +1,157 @@
+//! The master: it knows the nodes, keeps the partition map, and lets clients reach every key through one address.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`config`] | every setting |
+//! | [`metastore`] | the stored truth: compare-and-swap over SQLite |
+//! | [`registry`] | who is registered, who was heard when |
+//! | `validation` | what a registration may say |
+//! | `map` | the stored partition map and its copy in memory |
+//! | [`controller`] | the steps from the map that is to the map that the ring proposes |
+//! | [`ring`] | the map as requests read it |
+//! | `gateway` | the way of every key to its owner |
+//! | [`cluster`] | registry and map read together: nodes, statistics, readiness |
+//! | [`app`], `routes` | HTTP, and its OpenAPI document |
+//! | [`error`] | what can go wrong, and what a client is told |
+//! | [`metrics`] | what Prometheus is told |
+//!
+//! The master holds no key. What it knows of liveness is lost with it and learned again within seconds; all else
+//! stands in the metadata store.
+
+use std::{io, net::TcpListener, sync::Arc};
+
+use cairn_data_api::DataMetrics;
+use cairn_server_kit::{
+    http::Edge,
+    metrics::new_registry,
+    server::{HttpOptions, serve, serve_metrics, warn_if_open},
+};
+use tokio_util::sync::CancellationToken;
+
+pub mod app;
+pub mod cluster;
+pub mod config;
+pub mod controller;
+pub mod error;
+mod gateway;
+mod map;
+pub mod metastore;
+pub mod metrics;
+pub mod registry;
+pub mod ring;
+mod routes;
+mod validation;
+
+pub use app::{AppState, openapi};
+pub use config::Config;
+pub use map::OpenError;
+
+use crate::{
+    cluster::Cluster,
+    config::ContradictorySettings,
+    controller::{Controller, Pace},
+    metastore::{MetadataStore, sqlite::SqliteStore},
+    metrics::Metrics,
+    registry::{Patience, Registry},
+    ring::PublishedRing,
+};
+
+/// The sockets that the master serves.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The API.
+    pub http: TcpListener,
+    /// `/metrics` alone, when it has a port of its own.
+    pub metrics: Option<TcpListener>,
+}
+
+/// Why the master does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Settings that contradict each other.
+    #[error(transparent)]
+    Settings(#[from] ContradictorySettings),
+    /// The metadata store cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A metric could not be registered.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// The HTTP client could not be set up.
+    #[error(transparent)]
+    HttpClient(#[from] reqwest::Error),
+    /// A listener failed.
+    #[error(transparent)]
+    Serve(#[from] io::Error),
+}
+
+/// Serves until `shutdown`, then lets requests in flight end and closes the store.
+///
+/// # Errors
+/// [`RunError`] when the master cannot start, or a listener fails.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+    config.check()?;
+    let store = Arc::new(SqliteStore::open(&config.data_dir).await.map_err(OpenError::Store)?);
+    // Whatever ends first ends the rest.
+    let stop = shutdown.child_token();
+    let served = run_over(&config, store.clone(), listeners, stop).await;
+    store.close().await;
+    served
+}
+
+async fn run_over(
+    config: &Config,
+    store: Arc<dyn MetadataStore>,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let own = listeners.http.local_addr()?;
+    let prometheus = new_registry("master")?;
+    let metrics = Metrics::new(&prometheus)?;
+    let patience = Patience { suspect_after: config.suspect_after, gone_after: config.gone_after };
+    let registry = Registry::load(store.clone(), patience, own).await.map_err(OpenError::Store)?;
+    let cluster = Arc::new(Cluster { registry, ring: PublishedRing::empty() });
+    let pace = Pace {
+        vnodes: config.vnodes,
+        max_moves: config.max_moves as usize,
+        settle: config.settle,
+        tick: config.heartbeat_interval / 2,
+    };
+    let controller = Arc::new(Controller::open(store, cluster.clone(), metrics, config.partitions, pace).await?);
+    let edge = Edge::new(&prometheus, config.common.rate_limit)?;
+    let data_metrics = DataMetrics::new(&prometheus)?;
+    let gateways = gateway::Plan::new(cluster.clone(), config)?;
+    let state =
+        AppState { cluster, controller: controller.clone(), metrics: prometheus.clone(), shutdown: stop.clone() };
+    let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
+    warn_if_open(own);
+    tracing::info!(address = %own, "the master listens");
+
+    let _stop_on_drop = stop.clone().drop_guard();
+    let control = async {
+        controller.run(stop.clone()).await;
+        Ok(())
+    };
+    let api = stopping(
+        &stop,
+        serve(listeners.http, options, stop.clone(), move || {
+            let keys = cairn_data_api::Shared::new(Arc::new(gateways.gateway()), data_metrics.clone());
+            app::app(state.clone(), keys, edge.clone())
+        }),
+    );
+    let scrapes = async {
+        match listeners.metrics {
+            Some(listener) => stopping(&stop, serve_metrics(listener, prometheus, stop.clone())).await,
+            None => Ok(()),
+        }
+    };
+    let (control, api, scrapes) = tokio::join!(control, api, scrapes);
+    control.and(api).and(scrapes).map_err(RunError::Serve)
+}
+
+/// A server that ends takes the others with it.
+async fn stopping(stop: &CancellationToken, server: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let result = server.await;
+    stop.cancel();
+    result
+}

@@ -1,0 +1,68 @@
+//! The master's own metrics. What the edge counts (requests, durations) stands in `cairn-server-kit`.
+
+use cairn_api_spec::cluster::NodeState;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::cluster::{Cluster, PartitionState};
+
+const NODE_STATES: [(NodeState, &str); 5] = [
+    (NodeState::Joining, "joining"),
+    (NodeState::Active, "active"),
+    (NodeState::Suspect, "suspect"),
+    (NodeState::Draining, "draining"),
+    (NodeState::Gone, "gone"),
+];
+const PARTITION_STATES: [(PartitionState, &str); 3] =
+    [(PartitionState::Online, "online"), (PartitionState::Offline, "offline"), (PartitionState::Moving, "moving")];
+
+/// Handles to the metrics in one registry.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    ring_epoch: IntGauge,
+    nodes: IntGaugeVec,
+    partitions: IntGaugeVec,
+    /// Changes of partitions' entries, by reason.
+    pub map_changes: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// When the registry has them already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            ring_epoch: IntGauge::new("cairn_ring_epoch", "Epoch of the published partition map")?,
+            nodes: IntGaugeVec::new(Opts::new("cairn_nodes", "Registered nodes by state"), &["state"])?,
+            partitions: IntGaugeVec::new(Opts::new("cairn_partitions", "Partitions by state"), &["state"])?,
+            map_changes: IntCounterVec::new(
+                Opts::new("cairn_partition_changes_total", "Changes of partitions' map entries by reason"),
+                &["reason"],
+            )?,
+        };
+        registry.register(Box::new(metrics.ring_epoch.clone()))?;
+        registry.register(Box::new(metrics.nodes.clone()))?;
+        registry.register(Box::new(metrics.partitions.clone()))?;
+        registry.register(Box::new(metrics.map_changes.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Sets the gauges to what the cluster is now.
+    pub(crate) fn observe(&self, cluster: &Cluster) {
+        self.ring_epoch.set(gauge(cluster.ring.load().epoch));
+        let nodes = cluster.nodes();
+        for (state, label) in NODE_STATES {
+            let count = nodes.iter().filter(|node| node.state == state).count();
+            self.nodes.with_label_values(&[label]).set(gauge(count as u64));
+        }
+        let partitions = cluster.partition_states();
+        for (state, label) in PARTITION_STATES {
+            let count = partitions.iter().filter(|s| **s == state).count();
+            self.partitions.with_label_values(&[label]).set(gauge(count as u64));
+        }
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

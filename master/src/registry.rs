@@ -1,0 +1,298 @@
+//! Who is in the cluster. Registrations stand in the metadata store; who was heard when, and what it said, only in
+//! memory: after a restart of the master every registered node counts as heard just then, so that it has time to beat.
+//!
+//! No heartbeat touches the store, and no lock is held while the store is asked, except the one that keeps changes of
+//! registrations in one line.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use cairn_api_spec::cluster::{Heartbeat, NodeState, NodeStats, RegisterNode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Error,
+    metastore::{MetadataStore, Revision, StoreError, decode, encode},
+    validation::check_registration,
+};
+
+const PREFIX: &str = "nodes/";
+
+/// When silence means something.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Silent for so long, a node is suspected and gets nothing new.
+    pub suspect_after: Duration,
+    /// Silent for so long, it counts as crashed.
+    pub gone_after: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct NodeRecord {
+    node: RegisterNode,
+    draining: bool,
+}
+
+/// A registered node.
+#[derive(Clone, Debug)]
+pub struct Member {
+    record: NodeRecord,
+    revision: Revision,
+    heard: Instant,
+    /// When it last beat, by the wall clock; `None` when this process has not heard it.
+    pub last_heartbeat: Option<Timestamp>,
+    /// What it last said of itself.
+    pub stats: NodeStats,
+}
+
+impl Member {
+    /// What it registered with.
+    pub fn registration(&self) -> &RegisterNode {
+        &self.record.node
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.record.draining
+    }
+
+    /// Whether it was heard within the suspicion time.
+    pub fn is_alive(&self, patience: Patience) -> bool {
+        self.heard.elapsed() < patience.suspect_after
+    }
+
+    /// Where it stands, as the primary of so many partitions.
+    pub fn state(&self, patience: Patience, partitions: u32) -> NodeState {
+        let silent = self.heard.elapsed();
+        if self.record.draining {
+            NodeState::Draining
+        } else if silent >= patience.gone_after {
+            NodeState::Gone
+        } else if silent >= patience.suspect_after {
+            NodeState::Suspect
+        } else if partitions == 0 {
+            NodeState::Joining
+        } else {
+            NodeState::Active
+        }
+    }
+
+    fn new(record: NodeRecord, revision: Revision) -> Self {
+        Self { record, revision, heard: Instant::now(), last_heartbeat: None, stats: NodeStats::default() }
+    }
+}
+
+/// The registered nodes.
+pub struct Registry {
+    store: Arc<dyn MetadataStore>,
+    patience: Patience,
+    own: SocketAddr,
+    /// Held over a change in the store and its copy in `members`, so that the two cannot part.
+    changes: tokio::sync::Mutex<()>,
+    members: Mutex<BTreeMap<String, Member>>,
+    joined: Mutex<Instant>,
+}
+
+impl Registry {
+    /// Reads the registrations. `own` is where this master listens, and no node may be.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load(store: Arc<dyn MetadataStore>, patience: Patience, own: SocketAddr) -> Result<Self, StoreError> {
+        let registry = Self {
+            store,
+            patience,
+            own,
+            changes: tokio::sync::Mutex::default(),
+            members: Mutex::default(),
+            joined: Mutex::new(Instant::now()),
+        };
+        registry.reload().await?;
+        Ok(registry)
+    }
+
+    /// When silence means something here.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Every member, by id.
+    pub fn members(&self) -> BTreeMap<String, Member> {
+        self.lock().clone()
+    }
+
+    /// The ids of those that were heard within the suspicion time.
+    pub fn alive(&self) -> HashSet<String> {
+        let members = self.lock();
+        members.iter().filter(|(_, member)| member.is_alive(self.patience)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// How long ago a node joined that was not there before (at least since this registry was loaded).
+    pub fn since_last_join(&self) -> Duration {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Registers a node, or takes it back at the same or, when it was silent, at another address. A node that is
+    /// draining goes on draining. Returns whether it is new.
+    ///
+    /// # Errors
+    /// [`Error::InvalidNode`]; [`Error::NodeConflict`] when a node with this id is beating from another address.
+    pub async fn register(&self, node: RegisterNode) -> Result<bool, Error> {
+        check_registration(&node, self.own)?;
+        let _in_line = self.changes.lock().await;
+        let known = self.lock().get(&node.node_id).cloned();
+        if let Some(member) = &known {
+            self.check_same_place(member, &node)?;
+            if *member.registration() == node {
+                self.heard(&node.node_id);
+                return Ok(false);
+            }
+        }
+        let draining = known.as_ref().is_some_and(Member::is_draining);
+        tracing::info!(node = node.node_id, address = node.address, new = known.is_none(), "a node registers");
+        let record = NodeRecord { node, draining };
+        self.replace(known.as_ref(), record).await?;
+        if known.is_none() {
+            *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        Ok(known.is_none())
+    }
+
+    /// Takes note of a heartbeat.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`] when the node, with this incarnation, must register again.
+    pub fn beat(&self, node_id: &str, heartbeat: Heartbeat) -> Result<(), Error> {
+        let mut members = self.lock();
+        let member = members.get_mut(node_id);
+        let other_incarnation = member.is_some();
+        let member = member
+            .filter(|member| member.registration().incarnation == heartbeat.incarnation)
+            .ok_or_else(|| Error::NodeNotFound { node_id: node_id.to_owned(), other_incarnation })?;
+        member.heard = Instant::now();
+        member.last_heartbeat = Some(Timestamp::now());
+        member.stats = heartbeat.stats;
+        Ok(())
+    }
+
+    /// Marks a node as on its way out.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`].
+    pub async fn drain(&self, node_id: &str) -> Result<(), Error> {
+        let _in_line = self.changes.lock().await;
+        let member = self.member(node_id)?;
+        if member.is_draining() {
+            return Ok(());
+        }
+        let record = NodeRecord { draining: true, ..member.record.clone() };
+        self.replace(Some(&member), record).await
+    }
+
+    /// Drops a node at once, whatever it holds.
+    ///
+    /// # Errors
+    /// [`Error::NodeNotFound`].
+    pub async fn remove(&self, node_id: &str) -> Result<(), Error> {
+        let _in_line = self.changes.lock().await;
+        let member = self.member(node_id)?;
+        let removed = self.store.cas(&key(node_id), Some(member.revision), None).await;
+        self.reload_on_conflict(removed).await?;
+        self.lock().remove(node_id);
+        tracing::info!(node = node_id, "a node is no longer registered");
+        Ok(())
+    }
+
+    /// Reads the registrations again, after a change that this registry did not make or did not see the end of.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        let _in_line = self.changes.lock().await;
+        self.reload_in_line().await
+    }
+
+    async fn reload_in_line(&self) -> Result<(), StoreError> {
+        let entries = self.store.list(PREFIX).await?;
+        let mut read = Vec::with_capacity(entries.len());
+        for (key, entry) in entries {
+            let record: NodeRecord = decode(&key, &entry.value)?;
+            read.push(Member::new(record, entry.revision));
+        }
+        let mut members = self.lock();
+        let mut known = std::mem::take(&mut *members);
+        for fresh in read {
+            let id = fresh.registration().node_id.clone();
+            let member = match known.remove(&id) {
+                Some(known) => Member { record: fresh.record, revision: fresh.revision, ..known },
+                None => fresh,
+            };
+            members.insert(id, member);
+        }
+        Ok(())
+    }
+
+    /// A conflict means that the copy in memory is old: the next call then sees the truth.
+    async fn reload_on_conflict(&self, changed: Result<Revision, StoreError>) -> Result<Revision, Error> {
+        if let Err(StoreError::Conflict { .. }) = &changed {
+            self.reload_in_line().await?;
+        }
+        Ok(changed?)
+    }
+
+    async fn replace(&self, known: Option<&Member>, record: NodeRecord) -> Result<(), Error> {
+        let id = record.node.node_id.clone();
+        let value = encode(&key(&id), &record)?;
+        let changed = self.store.cas(&key(&id), known.map(|member| member.revision), Some(value)).await;
+        let revision = self.reload_on_conflict(changed).await?;
+        let mut members = self.lock();
+        match members.get_mut(&id) {
+            // Draining says nothing about whether the node is there; a registration does.
+            Some(member) if member.record.draining != record.draining => {
+                (member.record, member.revision) = (record, revision);
+            }
+            Some(member) => {
+                (member.record, member.revision, member.heard) = (record, revision, Instant::now());
+            }
+            None => {
+                members.insert(id, Member::new(record, revision));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_same_place(&self, member: &Member, node: &RegisterNode) -> Result<(), Error> {
+        let known = member.registration();
+        let moved = known.address != node.address || known.peer_address != node.peer_address;
+        if moved && member.is_alive(self.patience) {
+            return Err(Error::NodeConflict { node_id: node.node_id.clone(), address: known.address.clone() });
+        }
+        Ok(())
+    }
+
+    fn heard(&self, node_id: &str) {
+        if let Some(member) = self.lock().get_mut(node_id) {
+            member.heard = Instant::now();
+        }
+    }
+
+    fn member(&self, node_id: &str) -> Result<Member, Error> {
+        self.lock()
+            .get(node_id)
+            .cloned()
+            .ok_or_else(|| Error::NodeNotFound { node_id: node_id.to_owned(), other_incarnation: false })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(node_id: &str) -> String {
+    format!("{PREFIX}{node_id}")
+}

@@ -1,0 +1,8 @@
+//! The master through its public surface: HTTP, and `run`.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
+mod cluster;
+mod http;
+mod membership;
+mod metastore;
+mod support;

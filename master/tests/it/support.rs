@@ -1,0 +1,221 @@
+//! A master on a free port, and nodes that only talk to it.
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use cairn_api_spec::{
+    cluster::{CaughtUp, Heartbeat, Node, NodeState, Partition, RegisterNode, Ring},
+    error::Problem,
+};
+use cairn_master::{Config, Listeners, RunError, run};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde::Serialize;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Master {
+    pub(crate) url: String,
+    client: Client,
+    directory: Arc<TempDir>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+pub(crate) async fn spawn_master(settings: &[&str]) -> Master {
+    spawn_in(Arc::new(TempDir::new().unwrap()), settings).await
+}
+
+pub(crate) fn config(directory: &Path, settings: &[&str]) -> Config {
+    let data_dir = format!("--data-dir={}", directory.display());
+    let fixed = ["cairn-master", data_dir.as_str(), "--workers=1", "--heartbeat-interval=50ms", "--settle=200ms"];
+    let command = Config::command().args_override_self(true);
+    Config::from_arg_matches(&command.get_matches_from(fixed.iter().chain(settings))).unwrap()
+}
+
+pub(crate) fn listeners() -> (Listeners, SocketAddr) {
+    let http = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = http.local_addr().unwrap();
+    (Listeners { http, metrics: None }, address)
+}
+
+async fn spawn_in(directory: Arc<TempDir>, settings: &[&str]) -> Master {
+    let (listeners, address) = listeners();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(run(config(directory.path(), settings), listeners, shutdown.clone()));
+    let client =
+        Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build().unwrap();
+    let master = Master { url: format!("http://{address}"), client, directory, shutdown, task };
+    assert_eq!(master.get("/health/live").await.status(), StatusCode::OK);
+    master
+}
+
+impl Master {
+    pub(crate) async fn stop(self) -> Arc<TempDir> {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
+        self.directory
+    }
+
+    pub(crate) async fn restart(self, settings: &[&str]) -> Master {
+        spawn_in(self.stop().await, settings).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &impl Serialize) -> Response {
+        self.client.request(method, format!("{}{path}", self.url)).json(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn register(&self, node: &RegisterNode) -> Response {
+        self.send(Method::POST, "/nodes", node).await
+    }
+
+    /// Registers nodes of these names together.
+    pub(crate) async fn register_all(&self, ids: &[&str]) {
+        for id in ids {
+            assert_eq!(self.register(&node(id)).await.status(), StatusCode::CREATED);
+        }
+    }
+
+    pub(crate) async fn beat(&self, id: &str, heartbeat: &Heartbeat) -> Response {
+        self.send(Method::PUT, &format!("/nodes/{id}/heartbeat"), heartbeat).await
+    }
+
+    pub(crate) async fn remove(&self, id: &str, query: &str) -> StatusCode {
+        self.client.delete(format!("{}/nodes/{id}{query}", self.url)).send().await.unwrap().status()
+    }
+
+    pub(crate) async fn ring(&self) -> Ring {
+        self.get("/ring").await.json().await.unwrap()
+    }
+
+    pub(crate) async fn ring_after(&self, epoch: u64, wait: u64) -> Response {
+        let url = format!("{}/ring?wait={wait}", self.url);
+        self.client.get(url).header("If-None-Match", format!("\"{epoch}\"")).send().await.unwrap()
+    }
+
+    /// The first map that is as it should be.
+    pub(crate) async fn ring_when(&self, condition: impl Fn(&Ring) -> bool) -> Ring {
+        let reach = async {
+            let mut ring = self.ring().await;
+            while !condition(&ring) {
+                let next = self.ring_after(ring.epoch, 10).await;
+                if next.status() == StatusCode::OK {
+                    ring = next.json().await.unwrap();
+                }
+            }
+            ring
+        };
+        tokio::time::timeout(PATIENCE, reach).await.expect("the map did not become what it should be")
+    }
+
+    pub(crate) async fn assigned_ring(&self) -> Ring {
+        self.ring_when(|ring| ring.partitions.iter().all(|p| p.primary.is_some())).await
+    }
+
+    pub(crate) async fn node(&self, id: &str) -> Node {
+        self.get(&format!("/nodes/{id}")).await.json().await.unwrap()
+    }
+
+    pub(crate) async fn node_when(&self, id: &str, state: NodeState) -> Node {
+        let reach = async {
+            loop {
+                let node = self.node(id).await;
+                if node.state == state {
+                    return node;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reach).await.unwrap_or_else(|_| panic!("{id} did not become {state:?}"))
+    }
+
+    pub(crate) async fn caught_up(&self, id: u32, caught_up: &CaughtUp) -> Response {
+        self.send(Method::POST, &format!("/partitions/{id}/caught_up"), caught_up).await
+    }
+
+    /// Plays the learners until nothing is moving any more and `condition` holds. Returns the most partitions that
+    /// were seen moving at once.
+    pub(crate) async fn finish_moves(&self, condition: impl Fn(&Ring) -> bool) -> usize {
+        let mut most = 0;
+        loop {
+            let ring = self.ring_when(|ring| condition(ring) || ring.partitions.iter().any(is_moving)).await;
+            let moving: Vec<&Partition> = ring.partitions.iter().filter(|p| is_moving(p)).collect();
+            most = most.max(moving.len());
+            if moving.is_empty() {
+                return most;
+            }
+            for partition in moving {
+                let id = &partition.learners[0];
+                // A learner that was given up meanwhile is refused, and the next look at the map shows it.
+                self.caught_up(partition.id, &CaughtUp { epoch: partition.epoch, ..learned(id) }).await;
+            }
+        }
+    }
+
+    /// Beats for a node until the guard is dropped.
+    pub(crate) fn keep_beating(&self, id: &str) -> Beating {
+        let (client, url) = (self.client.clone(), format!("{}/nodes/{id}/heartbeat", self.url));
+        let heartbeat = Heartbeat { incarnation: 1, ..Heartbeat::default() };
+        Beating(tokio::spawn(async move {
+            loop {
+                let _ = client.put(&url).json(&heartbeat).send().await;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        }))
+    }
+}
+
+pub(crate) struct Beating(JoinHandle<()>);
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(crate) fn node(id: &str) -> RegisterNode {
+    RegisterNode {
+        node_id: id.to_owned(),
+        incarnation: 1,
+        address: format!("http://{id}.test:8081"),
+        peer_address: format!("{id}.test:9081"),
+        weight: 1.0,
+        zone: None,
+    }
+}
+
+pub(crate) fn learned(id: &str) -> CaughtUp {
+    CaughtUp { node_id: id.to_owned(), incarnation: 1, epoch: 0 }
+}
+
+pub(crate) fn is_moving(partition: &Partition) -> bool {
+    !partition.learners.is_empty()
+}
+
+pub(crate) fn primaries(ring: &Ring) -> HashMap<&str, usize> {
+    let mut count = HashMap::new();
+    for primary in ring.partitions.iter().filter_map(|p| p.primary.as_deref()) {
+        *count.entry(primary).or_default() += 1;
+    }
+    count
+}
+
+pub(crate) async fn code(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let problem: Problem = response.json().await.unwrap();
+    assert_eq!(problem.status, status);
+    (status, problem.code.as_str().to_owned())
+}

@@ -1,0 +1,209 @@
+//! Changes that are no client's write. They go through the writer's queue, so they keep their place among the writes.
+
+use bytes::Bytes;
+use cairn_api_spec::Version;
+use futures_util::future::BoxFuture;
+use sqlx::{Connection, Row as _, SqliteConnection};
+use tokio::sync::oneshot;
+
+use super::{Disk, Row, writer};
+use crate::error::NodeError;
+
+/// Rows removed by one transaction.
+const REMOVE_ROWS: u32 = 2_000;
+/// Free pages given back to the file system at a time.
+const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(256)";
+
+impl Disk {
+    async fn with_writer<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(writer::Job::Task(Box::new(move |connection| {
+            Box::pin(async move {
+                // Whoever asked may be gone; the work was worth doing all the same.
+                let _ = reply.send(work(connection).await);
+            })
+        })))?;
+        answer.await.map_err(|_| NodeError::ShuttingDown)?.map_err(Into::into)
+    }
+
+    /// Waits until everything queued before is on the disk.
+    pub async fn barrier(&self) -> Result<(), NodeError> {
+        self.with_writer(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    /// Reads a value that belongs to this data directory, or stores the one given when there is none.
+    pub async fn identity(&self, name: &'static str, default: Option<String>) -> Result<Option<String>, NodeError> {
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                if let Some(value) = default {
+                    sqlx::query("INSERT INTO identity (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                        .bind(name)
+                        .bind(value)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                sqlx::query_scalar("SELECT value FROM identity WHERE name = ?").bind(name).fetch_optional(connection).await
+            })
+        })
+        .await
+    }
+
+    /// The partitions whose rows are authoritative, with the highest version that each has given.
+    pub async fn partitions(&self) -> Result<Vec<(u32, Version)>, NodeError> {
+        self.with_writer(|connection| {
+            Box::pin(async move {
+                let rows = sqlx::query(
+                    "SELECT p.id, max(p.last_version, coalesce((SELECT max(version) FROM entries WHERE partition = p.id), 0)) FROM partitions p",
+                )
+                .fetch_all(connection)
+                .await?;
+                rows.iter().map(|row| Ok((row.try_get(0)?, Version(row.try_get::<i64, _>(1)?.cast_unsigned())))).collect()
+            })
+        })
+        .await
+    }
+
+    /// Declares a partition's rows authoritative, from `last_version` on.
+    pub async fn adopt_partition(&self, partition: u32, last_version: Version) -> Result<(), NodeError> {
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO partitions (id, last_version) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET last_version = max(last_version, excluded.last_version)")
+                    .bind(partition)
+                    .bind(last_version.0.cast_signed())
+                    .execute(connection)
+                    .await
+                    .map(|_| ())
+            })
+        })
+        .await
+    }
+
+    /// Forgets a partition: from the first moment its rows are not authoritative, then they go, by and by.
+    pub async fn drop_partition(&self, partition: u32) -> Result<(), NodeError> {
+        loop {
+            let removed = self
+                .with_writer(move |connection| {
+                    Box::pin(async move {
+                        let mut transaction = connection.begin().await?;
+                        sqlx::query("DELETE FROM partitions WHERE id = ?").bind(partition).execute(&mut *transaction).await?;
+                        let removed = sqlx::query("DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE partition = ? LIMIT ?)")
+                            .bind(partition)
+                            .bind(REMOVE_ROWS)
+                            .execute(&mut *transaction)
+                            .await?
+                            .rows_affected();
+                        transaction.commit().await?;
+                        Ok(removed)
+                    })
+                })
+                .await?;
+            if removed < u64::from(REMOVE_ROWS) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stores rows from a peer or the object store, unless newer ones are there.
+    pub async fn ingest(&self, rows: Vec<Row>) -> Result<(), NodeError> {
+        self.with_writer(move |connection| Box::pin(async move { writer::ingest(connection, &rows).await })).await
+    }
+
+    /// Notes that the object store has these versions (0: nothing any more). A key that has moved on stays queued.
+    pub async fn mark_uploaded(&self, uploaded: Vec<(Bytes, Version, Version)>) -> Result<(), NodeError> {
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                let mut transaction = connection.begin().await?;
+                for (name, version, object_version) in &uploaded {
+                    sqlx::query("UPDATE entries SET object_version = ?1, dirty = (version <> ?2) WHERE name = ?3")
+                        .bind(object_version.0.cast_signed())
+                        .bind(version.0.cast_signed())
+                        .bind(&name[..])
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                transaction.commit().await
+            })
+        })
+        .await
+    }
+
+    /// Puts a value that was fetched from the object store back beside its row.
+    pub async fn refill(&self, name: Bytes, version: Version, value: Bytes) -> Result<(), NodeError> {
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE entries SET value = ? WHERE name = ? AND version = ? AND tombstone = 0 AND value IS NULL")
+                    .bind(&value[..])
+                    .bind(&name[..])
+                    .bind(version.0.cast_signed())
+                    .execute(connection)
+                    .await
+                    .map(|_| ())
+            })
+        })
+        .await
+    }
+
+    /// Drops values that the object store has; the rows stay as references. Returns how many went.
+    pub async fn offload(&self, rows: Vec<(i64, Version)>) -> Result<u64, NodeError> {
+        const OFFLOAD: &str =
+            "UPDATE entries SET value = NULL WHERE id = ? AND version = ? AND dirty = 0 AND object_version = version";
+        self.remove(OFFLOAD, rows).await
+    }
+
+    /// Drops rows for good. Returns how many went.
+    pub async fn evict(&self, rows: Vec<(i64, Version)>) -> Result<u64, NodeError> {
+        self.remove("DELETE FROM entries WHERE id = ? AND version = ?", rows).await
+    }
+
+    async fn remove(&self, statement: &'static str, rows: Vec<(i64, Version)>) -> Result<u64, NodeError> {
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                let mut transaction = connection.begin().await?;
+                let mut removed = 0;
+                for (id, version) in rows {
+                    keep_version(&mut transaction, id).await?;
+                    let done = sqlx::query(statement).bind(id).bind(version.0.cast_signed()).execute(&mut *transaction).await?;
+                    removed += done.rows_affected();
+                }
+                transaction.commit().await?;
+                sqlx::query(VACUUM_PAGES).execute(connection).await?;
+                Ok(removed)
+            })
+        })
+        .await
+    }
+
+    /// Removes tombstones that the object store need not hear of any more. Returns how many went.
+    pub async fn collect_tombstones(&self) -> Result<u64, NodeError> {
+        self.with_writer(|connection| {
+            Box::pin(async move {
+                let mut transaction = connection.begin().await?;
+                let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM entries WHERE tombstone = 1 AND dirty = 0 LIMIT ?")
+                    .bind(REMOVE_ROWS)
+                    .fetch_all(&mut *transaction)
+                    .await?;
+                for id in &ids {
+                    keep_version(&mut transaction, *id).await?;
+                    sqlx::query("DELETE FROM entries WHERE id = ?").bind(id).execute(&mut *transaction).await?;
+                }
+                transaction.commit().await?;
+                Ok(ids.len() as u64)
+            })
+        })
+        .await
+    }
+}
+
+/// Keeps the partition's highest version, which may be that of a row that is about to go.
+async fn keep_version(connection: &mut SqliteConnection, id: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE partitions SET last_version = max(last_version, e.version) FROM entries e WHERE e.id = ? AND partitions.id = e.partition",
+    )
+    .bind(id)
+    .execute(connection)
+    .await
+    .map(|_| ())
+}

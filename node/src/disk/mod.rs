@@ -1,0 +1,209 @@
+//! The disk tier: one SQLite file, one writer with group commit, readers beside it.
+//!
+//! The row is the truth about a key; memory is a cache of it, the object store lies below it. This is the only room
+//! with SQL in it. It decides nothing: which version a write gets, and who may write, is settled before.
+
+mod loader;
+mod maintenance;
+mod scan;
+mod writer;
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use cairn_api_spec::{Version, operation::Metadata, peer};
+use sqlx::{
+    ConnectOptions, Connection, Row as _, SqliteConnection, SqlitePool,
+    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+pub use scan::Totals;
+pub use writer::{Change, Committed, Reservation, Write};
+
+use crate::error::NodeError;
+use loader::Loader;
+use writer::Queue;
+
+/// Connections for listings, uploads, transfers and sweeps.
+const SCAN_CONNECTIONS: u32 = 3;
+/// Pages of log before the writer copies them into the file: 16 MiB, so that a burst does not pay for it in pieces.
+const CHECKPOINT_PAGES: &str = "4096";
+/// The longest that a scan waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Disk {
+    queue: std::sync::Arc<Queue>,
+    loader: Loader,
+    scans: SqlitePool,
+    writer: std::sync::Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// A stored row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// See `EntryName::as_bytes`.
+    pub name: Bytes,
+    /// The partition that the name belongs to.
+    pub partition: u32,
+    /// What is known of the key.
+    pub metadata: Metadata,
+    /// See [`crate::entry::checksum`].
+    pub checksum: u64,
+    /// Whether the row is a deletion.
+    pub tombstone: bool,
+    /// Whether the object store has yet to hear of this version.
+    pub dirty: bool,
+    /// The version that the object store has; 0: none.
+    pub object_version: Version,
+    /// The value; `None` for a tombstone, for a value that only the object store holds, and where it was not asked for.
+    pub value: Option<Bytes>,
+}
+
+/// The columns of a [`Row`] but the value, in its order.
+const COLUMNS: &str = "name, partition, version, modified_at, expires_at, size, content_type, checksum, tombstone, dirty, object_version";
+
+impl Disk {
+    /// Opens or creates the file and starts its writer, which tells `committed` of every batch. With
+    /// `tracks_uploads`, every write is marked as one that the object store has yet to hear of.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is no database, or is newer than this program.
+    pub async fn open(file: &Path, tracks_uploads: bool, committed: Committed) -> Result<Self, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(ACQUIRE_TIMEOUT)
+            .pragma("cache_size", "-32768")
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .statement_cache_capacity(writer::MAX_STATEMENT_ROWS * 2)
+            .disable_statement_logging();
+        let mut writer = options.connect().await?;
+        sqlx::migrate!("./migrations").run(&mut writer).await?;
+        let readers = options.read_only(true);
+        let loader = Loader::start([readers.connect().await?, readers.connect().await?]);
+        let scans = SqlitePoolOptions::new()
+            .max_connections(SCAN_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(readers)
+            .await?;
+        let queue = std::sync::Arc::new(Queue::default());
+        let task = tokio::spawn(writer::run(writer, queue.clone(), tracks_uploads, committed));
+        Ok(Self { queue, loader, scans, writer: std::sync::Mutex::new(Some(AbortOnDropHandle::new(task))) })
+    }
+
+    /// Reads one row; concurrent calls share statements.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn load(&self, name: Bytes, with_value: bool) -> Result<Option<Row>, NodeError> {
+        self.loader.load(name, with_value).await
+    }
+
+    /// Waits until `bytes` more may wait for the disk.
+    ///
+    /// # Errors
+    /// [`NodeError::Overloaded`] when the disk does not keep up within the deadline.
+    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, NodeError> {
+        self.queue.reserve(bytes).await
+    }
+
+    /// Puts a write into the queue, behind all that stand there.
+    ///
+    /// # Errors
+    /// When the disk is failing or the node stops: then the write is not in the queue.
+    pub fn enqueue(&self, write: Write) -> Result<(), NodeError> {
+        self.queue.push(writer::Job::Write(write))
+    }
+
+    /// Takes no more writes, finishes those in the queue, and closes the file.
+    pub async fn close(&self) {
+        self.queue.close();
+        let task = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the disk writer ended badly");
+        }
+        self.scans.close().await;
+    }
+}
+
+impl Row {
+    /// Whether the key is there at `now`.
+    pub fn is_live(&self, now: u64) -> bool {
+        !self.tombstone && self.metadata.expires_at.is_none_or(|at| at > now)
+    }
+
+    /// Reads the columns of [`COLUMNS`], and the value when the statement asked for it.
+    fn read(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        let unsigned = |index: usize| row.try_get::<i64, _>(index).map(i64::cast_unsigned);
+        Ok(Self {
+            name: Bytes::copy_from_slice(row.try_get(0)?),
+            partition: row.try_get(1)?,
+            metadata: Metadata {
+                version: Version(unsigned(2)?),
+                modified_at: unsigned(3)?,
+                expires_at: row.try_get::<Option<i64>, _>(4)?.map(i64::cast_unsigned),
+                size: unsigned(5)?,
+                content_type: row.try_get(6)?,
+            },
+            checksum: unsigned(7)?,
+            tombstone: row.try_get(8)?,
+            dirty: row.try_get(9)?,
+            object_version: Version(unsigned(10)?),
+            value: if row.len() > 11 { row.try_get::<Option<Vec<u8>>, _>(11)?.map(Bytes::from) } else { None },
+        })
+    }
+}
+
+impl From<Row> for peer::Row {
+    fn from(row: Row) -> Self {
+        Self {
+            name: row.name,
+            version: row.metadata.version.0,
+            modified_at: row.metadata.modified_at,
+            expires_at: row.metadata.expires_at.unwrap_or(0),
+            size: row.metadata.size,
+            content_type: row.metadata.content_type,
+            value: row.value,
+            object_version: row.object_version.0,
+            tombstone: row.tombstone,
+            checksum: row.checksum,
+        }
+    }
+}
+
+impl Row {
+    /// The row that a peer sent for `partition`.
+    pub fn from_peer(row: peer::Row, partition: u32) -> Self {
+        Self {
+            name: row.name,
+            partition,
+            metadata: Metadata {
+                version: Version(row.version),
+                modified_at: row.modified_at,
+                expires_at: Some(row.expires_at).filter(|at| *at > 0),
+                size: row.size,
+                content_type: row.content_type,
+            },
+            checksum: row.checksum,
+            tombstone: row.tombstone,
+            // A peer sends references only for what its object store already has.
+            dirty: row.object_version != row.version,
+            object_version: Version(row.object_version),
+            value: row.value,
+        }
+    }
+}
+
+/// Closes a connection that a task owned; what it could still say is of no use to anyone.
+async fn close(connection: SqliteConnection) {
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "a database connection did not close cleanly");
+    }
+}

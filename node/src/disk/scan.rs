@@ -1,0 +1,178 @@
+//! Reads over many rows: listings, transfers, uploads and sweeps, each by pages.
+
+use bytes::Bytes;
+use cairn_api_spec::{Version, operation::ListQuery};
+use sqlx::Row as _;
+
+use super::{Disk, Row};
+use crate::error::NodeError;
+
+/// What the file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Keys that are not deleted.
+    pub entries: u64,
+    /// Keys whose value is here.
+    pub disk_entries: u64,
+    /// Bytes of those values.
+    pub disk_bytes: u64,
+    /// Keys whose current value the object store has.
+    pub object_entries: u64,
+    /// Bytes of those values.
+    pub object_bytes: u64,
+}
+
+macro_rules! select {
+    ($with:literal, $rest:literal) => {
+        concat!(
+            "SELECT name, partition, version, modified_at, expires_at, size, content_type, checksum, tombstone, dirty, object_version",
+            $with,
+            " FROM entries ",
+            $rest
+        )
+    };
+}
+
+impl Disk {
+    /// Live rows of a range, without values, in the order of their names.
+    pub async fn list(&self, query: &ListQuery, now: u64, limit: usize) -> Result<Vec<Row>, NodeError> {
+        let rows = sqlx::query(select!(
+            "",
+            "WHERE name >= ? AND (? = x'' OR name < ?) AND tombstone = 0 AND (expires_at IS NULL OR expires_at > ?) ORDER BY name LIMIT ?"
+        ))
+        .bind(&query.start[..])
+        .bind(&query.end[..])
+        .bind(&query.end[..])
+        .bind(now.cast_signed())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.scans)
+        .await?;
+        rows.iter().map(|row| Row::read(row).map_err(Into::into)).collect()
+    }
+
+    /// Rows of a partition with a version above `after`, with values, from `cursor` (0 at first) on, and the cursor
+    /// for the next page (0 at the end). A page ends after `max_bytes` of values, or `max_rows`.
+    pub async fn scan_partition(
+        &self,
+        partition: u32,
+        after: Version,
+        cursor: i64,
+        max_rows: usize,
+        max_bytes: u64,
+    ) -> Result<(Vec<Row>, i64), NodeError> {
+        let heads = sqlx::query("SELECT id, size FROM entries WHERE partition = ? AND id > ? AND version > ? ORDER BY id LIMIT ?")
+            .bind(partition)
+            .bind(cursor)
+            .bind(after.0.cast_signed())
+            .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
+            .fetch_all(&self.scans)
+            .await?;
+        let mut bytes = 0;
+        let mut last = 0;
+        let mut taken = 0;
+        for head in &heads {
+            bytes += head.try_get::<i64, _>(1)?.cast_unsigned();
+            if taken > 0 && bytes > max_bytes {
+                break;
+            }
+            taken += 1;
+            last = head.try_get(0)?;
+        }
+        if taken == 0 {
+            return Ok((Vec::new(), 0));
+        }
+        let rows = sqlx::query(select!(", value", "WHERE partition = ? AND id > ? AND id <= ? AND version > ? ORDER BY id"))
+            .bind(partition)
+            .bind(cursor)
+            .bind(last)
+            .bind(after.0.cast_signed())
+            .fetch_all(&self.scans)
+            .await?;
+        let rows = rows.iter().map(Row::read).collect::<Result<_, _>>()?;
+        let more = taken < heads.len() || heads.len() == max_rows;
+        Ok((rows, if more { last } else { 0 }))
+    }
+
+    /// The names of those partitions that the object store has yet to hear of, the oldest first.
+    pub async fn dirty(&self, partitions: &[u32], limit: u32) -> Result<Vec<Bytes>, NodeError> {
+        let partitions = format!("[{}]", partitions.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        let names: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT name FROM entries WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?)) ORDER BY modified_at LIMIT ?",
+        )
+        .bind(partitions)
+        .bind(limit)
+        .fetch_all(&self.scans)
+        .await?;
+        Ok(names.into_iter().map(Bytes::from).collect())
+    }
+
+    /// How many rows the object store has yet to hear of, and when the oldest was written.
+    pub async fn backlog(&self) -> Result<(u64, Option<u64>), NodeError> {
+        let row = sqlx::query("SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1").fetch_one(&self.scans).await?;
+        let oldest: Option<i64> = row.try_get(1)?;
+        Ok((row.try_get::<i64, _>(0)?.cast_unsigned(), oldest.map(i64::cast_unsigned)))
+    }
+
+    /// Rows whose time has come: partition, name and version.
+    pub async fn expired(&self, now: u64, limit: u32) -> Result<Vec<(u32, Bytes, Version)>, NodeError> {
+        let rows = sqlx::query("SELECT partition, name, version FROM entries WHERE expires_at <= ? AND tombstone = 0 LIMIT ?")
+            .bind(now.cast_signed())
+            .bind(limit)
+            .fetch_all(&self.scans)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let name = Bytes::copy_from_slice(row.try_get(1)?);
+                Ok((row.try_get(0)?, name, Version(row.try_get::<i64, _>(2)?.cast_unsigned())))
+            })
+            .collect()
+    }
+
+    /// Rows with a value here that nothing but the object store need hold (with `uploaded`), or any (without), from
+    /// the position `hand` on: id, name, version.
+    pub async fn values_from(&self, hand: i64, uploaded: bool, limit: u32) -> Result<Vec<(i64, Bytes, Version)>, NodeError> {
+        let rows = sqlx::query(
+            "SELECT id, name, version FROM entries WHERE id > ? AND value IS NOT NULL AND (? = 0 OR (dirty = 0 AND object_version = version)) ORDER BY id LIMIT ?",
+        )
+        .bind(hand)
+        .bind(uploaded)
+        .bind(limit)
+        .fetch_all(&self.scans)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let name = Bytes::copy_from_slice(row.try_get(1)?);
+                Ok((row.try_get(0)?, name, Version(row.try_get::<i64, _>(2)?.cast_unsigned())))
+            })
+            .collect()
+    }
+
+    /// What the file holds. Reads every row's head: for statistics, not for decisions.
+    pub async fn totals(&self) -> Result<Totals, NodeError> {
+        let row = sqlx::query(
+            "SELECT count(*), count(value), coalesce(sum(size) FILTER (WHERE value IS NOT NULL), 0), \
+             count(*) FILTER (WHERE object_version = version), coalesce(sum(size) FILTER (WHERE object_version = version), 0) \
+             FROM entries WHERE tombstone = 0",
+        )
+        .fetch_one(&self.scans)
+        .await?;
+        let number = |index: usize| row.try_get::<i64, _>(index).map(i64::cast_unsigned);
+        Ok(Totals {
+            entries: number(0)?,
+            disk_entries: number(1)?,
+            disk_bytes: number(2)?,
+            object_entries: number(3)?,
+            object_bytes: number(4)?,
+        })
+    }
+
+    /// Bytes of the file that are in use.
+    pub async fn used_bytes(&self) -> Result<u64, NodeError> {
+        let row = sqlx::query(
+            "SELECT (c.page_count - f.freelist_count) * s.page_size FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s",
+        )
+        .fetch_one(&self.scans)
+        .await?;
+        Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
+    }
+}

@@ -1,0 +1,230 @@
+//! The composition root: what a running node is made of, and the order in which it starts and stops.
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, OnceLock},
+};
+
+use cairn_api_spec::cluster::{RegisterNode, Ring};
+use cairn_data_api::DataMetrics;
+use cairn_link::Limits;
+use cairn_server_kit::{
+    http::Edge,
+    metrics::new_registry,
+    server::{HttpOptions, serve, serve_metrics, warn_if_open},
+};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::NodeApi,
+    app::{self, AppState},
+    config::Config,
+    error::NodeError,
+    link_service::LinkService,
+    masters::Masters,
+    membership,
+    metrics::NodeMetrics,
+    object::ObjectStore,
+    ownership::{Identity, Ownership},
+    store::Store,
+    sweep, upload,
+};
+
+/// The sockets that the node serves.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The API.
+    pub http: TcpListener,
+    /// The link, for masters and other nodes.
+    pub peer: TcpListener,
+    /// `/metrics` alone, when it has a port of its own.
+    pub metrics: Option<TcpListener>,
+}
+
+/// Why the node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener or a directory failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A metric could not be registered.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// The HTTP client could not be set up.
+    #[error(transparent)]
+    HttpClient(#[from] reqwest::Error),
+    /// The data directory cannot be used.
+    #[error("the data directory cannot be used: {0}")]
+    Store(#[from] NodeError),
+    /// The data in the directory are another cluster's.
+    #[error("{what} of the data directory is {stored}, that of the master is {offered}: use another data_dir or other master_urls")]
+    ForeignData {
+        /// What differs.
+        what: &'static str,
+        /// What the directory says.
+        stored: String,
+        /// What the master says.
+        offered: String,
+    },
+}
+
+/// Serves until `shutdown`, then lets requests in flight end and closes the tiers.
+///
+/// # Errors
+/// [`RunError`] when the node cannot start, or a listener fails.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+    let stop = shutdown.child_token();
+    let _stop_on_drop = stop.clone().drop_guard();
+    std::fs::create_dir_all(&config.data_dir)?;
+    let registry = new_registry("node")?;
+    let store = Arc::new(OnceLock::new());
+    let node_id = node_id(&config)?;
+    let own = listeners.http.local_addr()?;
+    warn_if_open(own);
+    tracing::info!(node_id, address = %own, "the node listens");
+
+    let http = serve_http(&config, &node_id, listeners.http, &registry, &store, &stop)?;
+    let peer = listeners.peer;
+    peer.set_nonblocking(true)?;
+    let peer_addr = peer.local_addr()?;
+    let peer = tokio::net::TcpListener::from_std(peer)?;
+    let link = cairn_link::serve(peer, Arc::new(LinkService::new(store.clone())), Limits::default(), stop.clone());
+    let scrapes = async {
+        match listeners.metrics {
+            Some(listener) => serve_metrics(listener, registry.clone(), stop.clone()).await,
+            None => Ok(()),
+        }
+    };
+    let node = describe(&config, node_id, own, peer_addr);
+    let tiers = run_tiers(&config, node, &registry, &store, &stop);
+    let ending = |result| {
+        // Whatever ends first ends the rest.
+        stop.cancel();
+        result
+    };
+    let (http, link, scrapes, tiers) = tokio::join!(
+        async { ending(http.await.map_err(RunError::from)) },
+        async { ending(link.await.map_err(RunError::from)) },
+        async { scrapes.await.map_err(RunError::from) },
+        async { ending(tiers.await) },
+    );
+    // Adapters have finished; now the disk can take what they queued, and close.
+    if let Some(store) = store.get() {
+        store.disk.close().await;
+    }
+    http.and(link).and(scrapes).and(tiers)
+}
+
+fn serve_http(
+    config: &Config,
+    node_id: &str,
+    listener: TcpListener,
+    registry: &Registry,
+    store: &Arc<OnceLock<Store>>,
+    stop: &CancellationToken,
+) -> Result<impl Future<Output = io::Result<()>> + use<>, RunError> {
+    let edge = Edge::new(registry, config.common.rate_limit)?;
+    let data_metrics = DataMetrics::new(registry)?;
+    let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
+    let api = Arc::new(NodeApi {
+        node: node_id.into(),
+        store: store.clone(),
+        max_value_bytes: config.store_settings().max_value_bytes,
+    });
+    let state = AppState { store: store.clone(), metrics: registry.clone() };
+    Ok(serve(listener, options, stop.clone(), move || {
+        let keys = cairn_data_api::Shared::new(api.clone(), data_metrics.clone());
+        app::app(state.clone(), keys, edge.clone())
+    }))
+}
+
+/// Joins the cluster and works in it until `stop`.
+async fn run_tiers(
+    config: &Config,
+    mut node: RegisterNode,
+    registry: &Registry,
+    cell: &OnceLock<Store>,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let masters = Arc::new(Masters::new(config.master_urls.clone())?);
+    let Some(ring) = membership::first_ring(&masters, stop).await else { return Ok(()) };
+    let objects = match config.object_settings() {
+        Some(settings) => Some(ObjectStore::new(settings).await),
+        None => None,
+    };
+    let metrics = NodeMetrics::new(registry)?;
+    let store = Store::open(config.store_settings(), ring.partition_count, objects.clone(), metrics).await?;
+    check_cluster(&store, &ring).await?;
+    node.incarnation = incarnation(&store).await?;
+    let identity = Identity { node_id: node.node_id.clone(), incarnation: node.incarnation };
+    let ownership = Ownership::open(store.clone(), masters.clone(), identity).await?;
+    ownership.apply(&ring);
+    cell.get_or_init(|| store.clone());
+    tokio::join!(
+        membership::beat(masters.clone(), ownership.clone(), node, config.heartbeat_interval, stop.clone()),
+        membership::follow_ring(masters, ownership.clone(), stop.clone()),
+        sweep::run(store.clone(), stop.clone()),
+        async {
+            if let Some(objects) = objects {
+                upload::run(store.clone(), objects, stop.clone()).await;
+            }
+        },
+    );
+    Ok(())
+}
+
+/// The node's name: as configured, else as stored beside the data, else made now.
+fn node_id(config: &Config) -> io::Result<String> {
+    if let Some(node_id) = &config.node_id {
+        return Ok(node_id.clone());
+    }
+    let file = config.data_dir.join("node_id");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let node_id = format!("node-{:08x}", rand::random::<u32>());
+            std::fs::write(&file, &node_id)?;
+            Ok(node_id)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Stands in the same file as the rows, so that it cannot outlive them. 53 bits, which JavaScript keeps exactly.
+async fn incarnation(store: &Store) -> Result<u64, NodeError> {
+    let new = (rand::random::<u64>() >> 11).to_string();
+    let stored = store.disk.identity("incarnation", Some(new)).await?.unwrap_or_default();
+    stored.parse().map_err(|_| NodeError::Disk("the incarnation is no number".to_owned()))
+}
+
+/// Refuses data of another cluster: their partitions would be dropped as foreign.
+async fn check_cluster(store: &Store, ring: &Ring) -> Result<(), RunError> {
+    for (what, offered) in
+        [("cluster_id", ring.cluster_id.to_string()), ("partition_count", ring.partition_count.to_string())]
+    {
+        let stored = store.disk.identity(what, Some(offered.clone())).await?.unwrap_or_default();
+        if stored != offered {
+            return Err(RunError::ForeignData { what, stored, offered });
+        }
+    }
+    Ok(())
+}
+
+fn describe(
+    config: &Config,
+    node_id: String,
+    http: std::net::SocketAddr,
+    peer: std::net::SocketAddr,
+) -> RegisterNode {
+    RegisterNode {
+        node_id,
+        // Known once the data are open.
+        incarnation: 0,
+        address: config.advertise_url.clone().unwrap_or_else(|| format!("http://{http}")),
+        peer_address: config.advertise_peer_addr.clone().unwrap_or_else(|| peer.to_string()),
+        weight: config.weight,
+        zone: config.zone.clone(),
+    }
+}

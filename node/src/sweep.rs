@@ -1,0 +1,117 @@
+//! The slow, bounded work: expiry, tombstones, the disk budget, statistics.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use cairn_api_spec::{EntryName, Outcome};
+use tokio_util::sync::CancellationToken;
+
+use crate::{entry::now_millis, error::NodeError, store::Store};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Keys expired, or values dropped, at a time.
+const BATCH: u32 = 256;
+/// Batches in one round, so that no kind of work starves the others.
+const ROUND: usize = 40;
+/// Statistics read every row: they may take this share of the time.
+const TOTALS_SHARE: u32 = 30;
+
+/// Sweeps until `stop`.
+pub async fn run(store: Store, stop: CancellationToken) {
+    let mut clock = Clock { hand: 0 };
+    let mut totals_due = Instant::now();
+    loop {
+        if let Err(error) = round(&store, &mut clock, &mut totals_due).await {
+            tracing::warn!(%error, "the sweeper met an error and goes on");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Result<(), NodeError> {
+    store.metrics.refresh(&store.partitions);
+    for _ in 0..ROUND {
+        if !expire_some(store).await? {
+            break;
+        }
+    }
+    store.disk.collect_tombstones().await?;
+    for _ in 0..ROUND {
+        let over = store.disk.used_bytes().await? > store.settings.disk_max_bytes;
+        store.over_budget.store(over, Ordering::Relaxed);
+        if !over || !clock.drop_some(store).await? {
+            break;
+        }
+    }
+    let start = Instant::now();
+    if start >= *totals_due {
+        store.metrics.set_totals(&store.disk.totals().await?);
+        *totals_due = start + start.elapsed() * TOTALS_SHARE;
+    }
+    Ok(())
+}
+
+/// Turns keys whose time has come into deletions. Returns whether there may be more.
+async fn expire_some(store: &Store) -> Result<bool, NodeError> {
+    let expired = store.disk.expired(now_millis(), BATCH).await?;
+    let mut progress = 0;
+    for (partition, name, version) in &expired {
+        if store.partitions.serving_epoch(*partition) == 0 {
+            continue;
+        }
+        let name = EntryName::from_bytes(name.clone()).map_err(|_| NodeError::Corrupt)?;
+        if let Outcome::Deleted(_) = store.expire(*partition, name, *version).await? {
+            store.metrics.expirations.inc();
+            progress += 1;
+        }
+    }
+    // The deletions are queued; the next look must see them.
+    store.disk.barrier().await?;
+    Ok(progress > 0 && expired.len() == BATCH as usize)
+}
+
+/// Finds what to drop when the disk is over its budget: a clock, whose hand passes over the rows and spares those that
+/// memory holds, since those were used lately. That is the second-chance approximation of LRU (Corbató 1968); exact
+/// order would cost a disk write for every read.
+struct Clock {
+    hand: i64,
+}
+
+impl Clock {
+    /// Drops some values. Returns whether any could be.
+    async fn drop_some(&mut self, store: &Store) -> Result<bool, NodeError> {
+        // The first lap spares what is in memory, the second does not.
+        for spare in [true, false] {
+            let mut laps = 0;
+            while laps < 2 {
+                let uploaded_only = store.objects.is_some();
+                let rows = store.disk.values_from(self.hand, uploaded_only, BATCH).await?;
+                let Some((last, ..)) = rows.last() else {
+                    self.hand = 0;
+                    laps += 1;
+                    continue;
+                };
+                self.hand = *last;
+                let chosen: Vec<_> =
+                    rows.iter().filter(|(_, name, _)| !spare || !store.partitions.memory.contains(name)).collect();
+                if chosen.is_empty() {
+                    continue;
+                }
+                let ids = chosen.iter().map(|(id, _, version)| (*id, *version)).collect();
+                if uploaded_only {
+                    store.metrics.offloads.inc_by(store.disk.offload(ids).await?);
+                } else {
+                    store.metrics.evictions.inc_by(store.disk.evict(ids).await?);
+                    chosen.iter().for_each(|(_, name, _)| store.partitions.memory.remove(name));
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
