@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use cairn_server_kit::config::{Common, bytes_in, duration_in};
 use clap::Parser;
 
-use crate::object::ObjectSettings;
+use crate::object::{Credentials, ObjectSettings};
 
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -71,6 +71,10 @@ pub struct Config {
     /// First part of every object's name
     #[arg(long, default_value = "cairn")]
     pub s3_prefix: String,
+    /// Credentials for the bucket; without them, the environment, profile or instance as usual with AWS. No setting: a
+    /// flag or a file would show them to others.
+    #[arg(skip)]
+    pub s3_credentials: Option<Credentials>,
     /// Settings that every server has
     #[command(flatten)]
     pub common: Common,
@@ -122,6 +126,7 @@ impl Config {
             region: self.aws_region.clone(),
             endpoint: self.s3_endpoint.clone(),
             prefix: self.s3_prefix.trim_matches('/').to_owned(),
+            credentials: self.s3_credentials.clone(),
         })
     }
 }

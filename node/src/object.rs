@@ -27,6 +27,8 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
 /// Objects whose metadata are read at a time while a partition is restored.
 const RESTORE_CONCURRENCY: usize = 16;
 
+pub use aws_sdk_s3::config::Credentials;
+
 /// Where the objects are.
 #[derive(Clone, Debug)]
 pub struct ObjectSettings {
@@ -38,6 +40,8 @@ pub struct ObjectSettings {
     pub endpoint: Option<String>,
     /// The first part of every object's name.
     pub prefix: String,
+    /// Who asks; without them, what the environment, profile or instance says. `Debug` keeps the secret.
+    pub credentials: Option<Credentials>,
 }
 
 /// See the module.
@@ -49,19 +53,21 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// A client; credentials come from the environment, profile or instance as usual with AWS. Connects to nothing yet.
+    /// A client. Connects to nothing yet.
     pub async fn new(settings: ObjectSettings) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let shared = aws_config::defaults(BehaviorVersion::latest())
+        let mut shared = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(settings.region))
             .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(2))
-            .load()
-            .await;
+            .retry_config(RetryConfig::standard().with_max_attempts(2));
+        if let Some(credentials) = settings.credentials {
+            shared = shared.credentials_provider(credentials);
+        }
+        let shared = shared.load().await;
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         if let Some(endpoint) = settings.endpoint {
             // Servers other than Amazon's are reached by path, not by one host name for each bucket.

@@ -56,7 +56,7 @@ pub enum RunError {
     #[error(transparent)]
     HttpClient(#[from] reqwest::Error),
     /// The data directory cannot be used.
-    #[error("the data directory cannot be used: {0}")]
+    #[error("the data directory cannot be used")]
     Store(#[from] NodeError),
     /// The data in the directory are another cluster's.
     #[error("{what} of the data directory is {stored}, that of the master is {offered}: use another data_dir or other master_urls")]
@@ -98,23 +98,28 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         }
     };
     let node = describe(&config, node_id, own, peer_addr);
-    let tiers = run_tiers(&config, node, &registry, &store, &stop);
-    let ending = |result| {
-        // Whatever ends first ends the rest.
-        stop.cancel();
-        result
-    };
+    let tiers = run_tiers(&config, node, &registry, store.clone(), &stop);
     let (http, link, scrapes, tiers) = tokio::join!(
-        async { ending(http.await.map_err(RunError::from)) },
-        async { ending(link.await.map_err(RunError::from)) },
+        stopping(&stop, async { http.await.map_err(RunError::from) }),
+        stopping(&stop, async { link.await.map_err(RunError::from) }),
         async { scrapes.await.map_err(RunError::from) },
-        async { ending(tiers.await) },
+        stopping(&stop, tiers),
     );
     // Adapters have finished; now the disk can take what they queued, and close.
     if let Some(store) = store.get() {
         store.disk.close().await;
     }
     http.and(link).and(scrapes).and(tiers)
+}
+
+/// Whatever ends first ends the rest.
+async fn stopping(
+    stop: &CancellationToken,
+    part: impl Future<Output = Result<(), RunError>>,
+) -> Result<(), RunError> {
+    let result = part.await;
+    stop.cancel();
+    result
 }
 
 fn serve_http(
@@ -145,7 +150,7 @@ async fn run_tiers(
     config: &Config,
     mut node: RegisterNode,
     registry: &Registry,
-    cell: &OnceLock<Store>,
+    cell: Arc<OnceLock<Store>>,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     let masters = Arc::new(Masters::new(config.master_urls.clone())?);

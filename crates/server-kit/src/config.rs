@@ -68,6 +68,20 @@ impl ConfigError {
 /// # Errors
 /// The first thing that is wrong, or the text that `--help` or `--version` asks for.
 pub fn load<C: clap::Parser>(args: Vec<OsString>, env: &dyn Fn(&str) -> Option<String>) -> Result<C, ConfigError> {
+    load_shared(args, env, &[], &[])
+}
+
+/// [`load`] for one of several servers in a process: the file may also have the settings of `others`, and `defaults`
+/// (name and value) come before the servers' own.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_shared<C: clap::Parser>(
+    args: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<String>,
+    others: &[Command],
+    defaults: &[(&str, &str)],
+) -> Result<C, ConfigError> {
     let mut command = with_sources(C::command());
     if let Err(error) = command.clone().try_get_matches_from(&args)
         && !error.use_stderr()
@@ -81,13 +95,19 @@ pub fn load<C: clap::Parser>(args: Vec<OsString>, env: &dyn Fn(&str) -> Option<S
 
     let file = FileLayer::read(last_flag(&flags, CONFIG).or_else(|| env(CONFIG)))?;
     let settings: Vec<Setting> = command.get_arguments().filter_map(Setting::of).collect();
-    file.refuse_unknown(&command, &settings)?;
+    let theirs = others.iter().flat_map(Command::get_arguments).filter_map(Setting::of);
+    file.refuse_unknown(&command, &settings, &theirs.collect::<Vec<_>>())?;
+    let default = |setting: &Setting| {
+        let (name, value) = defaults.iter().find(|(name, _)| setting.names.iter().any(|own| own == name))?;
+        Some(((*value).to_owned(), format!("the default of `{name}`")))
+    };
 
     let mut layered = vec![program];
     let mut origins = BTreeMap::new();
     for setting in settings.iter().filter(|setting| !setting.is_given(&flags)) {
         let from_env = setting.names.iter().find_map(|name| Some((env(name)?, name.to_uppercase())));
-        let Some((value, origin)) = from_env.or_else(|| file.get(setting)) else { continue };
+        let given = from_env.or_else(|| file.get(setting)).or_else(|| default(setting));
+        let Some((value, origin)) = given else { continue };
         layered.push(format!("{}={value}", setting.flag).into());
         origins.insert(setting.flag.as_str(), origin);
     }
@@ -223,8 +243,9 @@ impl FileLayer {
             .find_map(|name| Some((self.values.get(name)?.clone(), format!("`{name}` in {}", self.path))))
     }
 
-    fn refuse_unknown(&self, command: &Command, settings: &[Setting]) -> Result<(), ConfigError> {
-        let known = |key: &String| key != CONFIG && settings.iter().any(|setting| setting.names.contains(key));
+    fn refuse_unknown(&self, command: &Command, settings: &[Setting], theirs: &[Setting]) -> Result<(), ConfigError> {
+        let known =
+            |key: &String| key != CONFIG && settings.iter().chain(theirs).any(|setting| setting.names.contains(key));
         let Some(unknown) = self.values.keys().find(|key| !known(key)) else { return Ok(()) };
         let flag = format!("--{}", unknown.replace('_', "-"));
         let nearest = command.clone().try_get_matches_from(["", &flag]).err().and_then(|error| {

@@ -29,6 +29,8 @@ use writer::Queue;
 const SCAN_CONNECTIONS: u32 = 3;
 /// Pages of log before the writer copies them into the file: 16 MiB, so that a burst does not pay for it in pieces.
 const CHECKPOINT_PAGES: &str = "4096";
+/// Page cache of each connection, in KiB (SQLite counts those as negative): 32 MiB.
+const CACHE_KIB: &str = "-32768";
 /// The longest that a scan waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -73,16 +75,19 @@ impl Disk {
     pub async fn open(file: &Path, tracks_uploads: bool, committed: Committed) -> Result<Self, sqlx::Error> {
         let options = SqliteConnectOptions::new()
             .filename(file)
+            .busy_timeout(ACQUIRE_TIMEOUT)
+            .pragma("cache_size", CACHE_KIB)
+            .disable_statement_logging();
+        let mut writer = options
+            .clone()
             .create_if_missing(true)
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(ACQUIRE_TIMEOUT)
-            .pragma("cache_size", "-32768")
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .statement_cache_capacity(writer::MAX_STATEMENT_ROWS * 2)
-            .disable_statement_logging();
-        let mut writer = options.connect().await?;
+            .connect()
+            .await?;
         sqlx::migrate!("./migrations").run(&mut writer).await?;
         let readers = options.read_only(true);
         let loader = Loader::start([readers.connect().await?, readers.connect().await?]);
