@@ -87,11 +87,7 @@ impl EntryName {
     /// # Errors
     /// `invalid_key` for a broken escape, bytes that are not UTF-8, and everything that [`EntryName::new`] refuses.
     pub fn from_path(bucket: &Bucket, path: &str) -> Result<Self, ApiError> {
-        if path.contains('%') {
-            Self::new(bucket, &decode(path)?)
-        } else {
-            Self::new(bucket, path)
-        }
+        if path.contains('%') { Self::new(bucket, &decode(path)?) } else { Self::new(bucket, path) }
     }
 
     /// Reads a name back from its bytes, as they come from a peer or a disk.
@@ -194,7 +190,8 @@ fn decode(path: &str) -> Result<String, ApiError> {
 
 /// Writes a key for a request path; [`EntryName::from_path`] reads it back unchanged.
 pub fn encode_key(key: &str) -> String {
-    const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    const KEEP: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     // "." and ".." alone would be taken for path navigation by URL parsers.
     if key.bytes().all(|b| b == b'.') || key.split('/').any(|part| part == "." || part == "..") {
         return percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC).to_string();

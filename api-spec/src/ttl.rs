@@ -51,7 +51,9 @@ fn invalid(text: &str) -> ApiError {
     let shown: String = text.chars().take(32).collect();
     ApiError::new(
         ErrorCode::InvalidTtl,
-        format!("{shown:?} is no time to live: write whole seconds (30) or 250ms, 10s, 10m, 1h, 7d; above 0, at most ten years"),
+        format!(
+            "{shown:?} is no time to live: write whole seconds (30) or 250ms, 10s, 10m, 1h, 7d; above 0, at most ten years"
+        ),
     )
 }
 
@@ -63,7 +65,9 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        for (text, millis) in [("30", 30_000), ("250ms", 250), ("10s", 10_000), ("10m", 600_000), ("1h", 3_600_000), ("7d", 604_800_000)] {
+        for (text, millis) in
+            [("30", 30_000), ("250ms", 250), ("10s", 10_000), ("10m", 600_000), ("1h", 3_600_000), ("7d", 604_800_000)]
+        {
             assert_eq!(parse(text).unwrap(), Duration::from_millis(millis), "{text}");
         }
         assert_eq!(from_cache_control("public, Max-Age=60").unwrap(), Some(Duration::from_secs(60)));

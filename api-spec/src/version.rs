@@ -39,7 +39,12 @@ impl Version {
             .and_then(|t| t.strip_suffix('"'))
             .and_then(|t| t.parse().ok())
             .map(Self)
-            .ok_or_else(|| ApiError::new(ErrorCode::InvalidParameter, "a version is a decimal integer in double quotes, as ETag gives it"))
+            .ok_or_else(|| {
+                ApiError::new(
+                    ErrorCode::InvalidParameter,
+                    "a version is a decimal integer in double quotes, as ETag gives it",
+                )
+            })
     }
 }
 

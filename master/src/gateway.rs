@@ -5,23 +5,23 @@
 //! once after `not_owner`, which promises that nothing was done, and reads after a broken connection.
 
 mod http;
+mod routes;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use cairn_api_spec::{
     ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome,
-    cluster::{Ring, RingNode},
     operation::{Action, Durability, ListQuery, ListedName, Put},
     peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
 };
 use cairn_data_api::{DataApi, Reply, ValueStream};
-use cairn_link::{CallError, Client, Limits};
+use cairn_link::{CallError, Client};
 use futures_util::{FutureExt, future::BoxFuture};
 
+use self::routes::{Routes, Target};
 use crate::{cluster::Cluster, config::Config};
 
 /// How long opening a connection for a large value may take.
@@ -82,57 +82,52 @@ impl Plan {
 
     /// A gateway for one worker, with connections of its own.
     pub(crate) fn gateway(&self) -> Gateway {
-        Gateway { plan: self.clone(), links: RwLock::default() }
+        Gateway { plan: self.clone(), routes: RwLock::default() }
     }
 }
 
 /// See the module.
 pub(crate) struct Gateway {
     plan: Plan,
-    links: RwLock<HashMap<String, Client>>,
+    routes: RwLock<Arc<Routes>>,
 }
 
-/// The owner of a partition, as the map says.
+/// The owner of a partition, and the epoch at which the map says so.
+#[derive(Clone)]
 struct Owner {
-    node: RingNode,
+    target: Arc<Target>,
     epoch: u64,
-    ring_epoch: u64,
 }
 
 impl Gateway {
-    fn owner(&self, operation: &Operation) -> Result<Owner, GatewayError> {
+    /// The table for the map as it is; made anew when that has changed.
+    fn routes(&self) -> Arc<Routes> {
         let ring = self.plan.cluster.ring.load();
-        let partition = operation.name.partition(ring.partition_count);
-        let entry = ring.partitions.get(partition as usize).ok_or(GatewayError::NoNodes)?;
-        let node = entry.primary.as_ref().and_then(|primary| find(&ring, primary)).ok_or(GatewayError::NoNodes)?;
-        Ok(Owner { node: node.clone(), epoch: entry.epoch, ring_epoch: ring.epoch })
-    }
-
-    fn link(&self, peer_address: &str) -> Client {
-        if let Some(client) = self.links.read().unwrap_or_else(PoisonError::into_inner).get(peer_address) {
-            return client.clone();
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.ring_epoch == ring.epoch {
+            return known;
         }
-        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
-        // Here, where nodes come and go, and not on every request.
-        let ring = self.plan.cluster.ring.load();
-        links.retain(|address, _| ring.nodes.iter().any(|node| node.peer_address == *address));
-        links.entry(peer_address.to_owned()).or_insert_with(|| Client::new(peer_address, Limits::default())).clone()
+        let routes = Arc::new(Routes::new(&ring, &known));
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes.clone();
+        routes
     }
 
     async fn forward(&self, operation: Operation) -> Result<Reply, ApiError> {
         let mut retried = false;
         loop {
-            let owner = self.owner(&operation)?;
-            match self.ask(&owner, operation.clone()).await {
+            let routes = self.routes();
+            let owner = routes.owner(&operation.name)?;
+            let answered_by = |error| ApiError { node: Some(owner.target.node.to_string()), ..error };
+            match self.ask(owner, operation.clone()).await {
                 Err(error) if error.code == ErrorCode::NotOwner && !retried => {
                     retried = true;
-                    self.plan.cluster.ring.changed_from(owner.ring_epoch, MAP_TIMEOUT).await;
+                    self.plan.cluster.ring.changed_from(routes.ring_epoch, MAP_TIMEOUT).await;
                 }
                 Err(error) if error.code == ErrorCode::NotOwner => {
                     let detail = format!("the partition is moving: {}", error.detail);
-                    return Err(ApiError { node: Some(owner.node.node_id), ..ApiError::new(ErrorCode::PartitionOffline, detail) });
+                    return Err(answered_by(ApiError::new(ErrorCode::PartitionOffline, detail)));
                 }
-                result => return result.map_err(|error| ApiError { node: Some(owner.node.node_id), ..error }),
+                result => return result.map_err(answered_by),
             }
         }
     }
@@ -149,27 +144,25 @@ impl Gateway {
         let is_write = operation.action.is_write();
         let get = matches!(operation.action, Action::Get).then(|| operation.name.clone());
         let request = Request { kind: Some(RequestKind::Execute(Execute::new(operation, owner.epoch))) };
-        let link = self.link(&owner.node.peer_address);
-        let outcome: Outcome = match call(&link, &request, deadline, is_write).await? {
+        let outcome: Outcome = match call(&owner.target.link, &request, deadline, is_write).await? {
             ResponseKind::Executed(executed) => executed.try_into()?,
             ResponseKind::Failed(error) => return Err(error.into()),
             _ => return Err(GatewayError::Strange.into()),
         };
-        let node = owner.node.node_id.as_str().into();
         match (&outcome, get) {
             (Outcome::Found { value: None, .. }, Some(name)) => self.get_over_http(owner, &name).await,
-            _ => Ok(Reply { node, outcome, stream: None }),
+            _ => Ok(Reply { node: owner.target.node.clone(), outcome, stream: None }),
         }
     }
 
     async fn list_all(&self, query: ListQuery) -> Result<Vec<ListedName>, ApiError> {
         let mut retried = false;
         loop {
-            let ring = self.plan.cluster.ring.load_full();
-            match self.list_once(&ring, &query).await {
+            let routes = self.routes();
+            match self.list_once(&routes, &query).await {
                 Err(error) if error.code == ErrorCode::NotOwner && !retried => {
                     retried = true;
-                    self.plan.cluster.ring.changed_from(ring.epoch, MAP_TIMEOUT).await;
+                    self.plan.cluster.ring.changed_from(routes.ring_epoch, MAP_TIMEOUT).await;
                 }
                 Err(error) if error.code == ErrorCode::NotOwner => {
                     return Err(ApiError::new(ErrorCode::PartitionOffline, "partitions are moving"));
@@ -180,19 +173,10 @@ impl Gateway {
     }
 
     /// Asks each node for its first names and merges them: the first of all are among them.
-    async fn list_once(&self, ring: &Ring, query: &ListQuery) -> Result<Vec<ListedName>, ApiError> {
-        let mut by_node: HashMap<&str, Vec<u32>> = HashMap::new();
-        for partition in &ring.partitions {
-            let primary = partition.primary.as_deref().ok_or(GatewayError::NoNodes)?;
-            by_node.entry(primary).or_default().push(partition.id);
-        }
-        if by_node.is_empty() {
-            return Err(GatewayError::NoNodes.into());
-        }
-        let pages = by_node.into_iter().map(|(node, partitions)| async move {
-            let node = find(ring, node).ok_or(GatewayError::NoNodes)?;
+    async fn list_once(&self, routes: &Routes, query: &ListQuery) -> Result<Vec<ListedName>, ApiError> {
+        let pages = routes.by_target()?.into_iter().map(|(target, partitions)| async move {
             let request = Request { kind: Some(RequestKind::List(List::new(query.clone(), partitions))) };
-            match call(&self.link(&node.peer_address), &request, self.plan.deadline, false).await? {
+            match call(&target.link, &request, self.plan.deadline, false).await? {
                 ResponseKind::Listed(listed) => {
                     listed.names.into_iter().map(TryInto::try_into).collect::<Result<Vec<ListedName>, ApiError>>()
                 }
@@ -200,15 +184,12 @@ impl Gateway {
                 _ => Err(GatewayError::Strange.into()),
             }
         });
-        let mut names: Vec<ListedName> = futures_util::future::try_join_all(pages).await?.into_iter().flatten().collect();
+        let mut names: Vec<ListedName> =
+            futures_util::future::try_join_all(pages).await?.into_iter().flatten().collect();
         names.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         names.truncate(query.limit);
         Ok(names)
     }
-}
-
-fn find<'a>(ring: &'a Ring, node_id: &str) -> Option<&'a RingNode> {
-    ring.nodes.binary_search_by(|node| node.node_id.as_str().cmp(node_id)).ok().map(|index| &ring.nodes[index])
 }
 
 async fn call(link: &Client, request: &Request, deadline: Duration, is_write: bool) -> Result<ResponseKind, ApiError> {
@@ -232,8 +213,8 @@ impl DataApi for Gateway {
 
     fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {
         async move {
-            let owner = self.owner(&operation)?;
-            self.put_over_http(&owner, operation, Some(value)).await
+            let routes = self.routes();
+            self.put_over_http(routes.owner(&operation.name)?, operation, Some(value)).await
         }
         .boxed()
     }

@@ -95,7 +95,11 @@ impl Entry {
 
     /// The value for a response.
     pub fn value_bytes(&self) -> Bytes {
-        if self.value().len() <= COPY_BYTES { Bytes::copy_from_slice(self.value()) } else { Bytes::from_owner(Value(self.clone())) }
+        if self.value().len() <= COPY_BYTES {
+            Bytes::copy_from_slice(self.value())
+        } else {
+            Bytes::from_owner(Value(self.clone()))
+        }
     }
 
     /// The version.

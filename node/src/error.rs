@@ -84,7 +84,9 @@ impl From<NodeError> for ApiError {
             NodeError::Overloaded => ErrorCode::Overloaded,
             NodeError::StorageFull => ErrorCode::StorageFull,
             NodeError::ObjectStore(_) => ErrorCode::ObjectStoreUnavailable,
-            NodeError::Disk(_) | NodeError::Corrupt | NodeError::ObjectLost(_) | NodeError::Transfer(_) => ErrorCode::Internal,
+            NodeError::Disk(_) | NodeError::Corrupt | NodeError::ObjectLost(_) | NodeError::Transfer(_) => {
+                ErrorCode::Internal
+            }
             NodeError::UploadNotConfirmed => ErrorCode::OutcomeUnknown,
             NodeError::ShuttingDown => ErrorCode::ShuttingDown,
         };

@@ -13,14 +13,7 @@ use cairn_api_spec::{
 };
 use cairn_link::{Client, Limits};
 
-use crate::{
-    disk::Row,
-    error::NodeError,
-    masters::Masters,
-    ownership::Identity,
-    partition::Role,
-    store::Store,
-};
+use crate::{disk::Row, error::NodeError, masters::Masters, ownership::Identity, partition::Role, store::Store};
 
 /// What one page holds, at most and if more than one row.
 const PAGE_ROWS: usize = 512;
@@ -71,8 +64,7 @@ pub async fn serve_fetch(store: &Store, fetch: Fetch) -> Result<Fetched, NodeErr
     // What was given a version before now is on the disk after this.
     store.disk.barrier().await?;
     let after = Version(fetch.after_version);
-    let (rows, next_cursor) =
-        store.disk.scan_partition(partition, after, fetch.cursor, PAGE_ROWS, PAGE_BYTES).await?;
+    let (rows, next_cursor) = store.disk.scan_partition(partition, after, fetch.cursor, PAGE_ROWS, PAGE_BYTES).await?;
     Ok(Fetched { rows: rows.into_iter().map(Into::into).collect(), next_cursor, last_version: last_version.0 })
 }
 

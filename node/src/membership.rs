@@ -47,7 +47,8 @@ pub async fn beat(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let result = if registered { heartbeat(&masters, &ownership, &node).await } else { register(&masters, &node).await };
+        let result =
+            if registered { heartbeat(&masters, &ownership, &node).await } else { register(&masters, &node).await };
         match result {
             Ok(()) => registered = true,
             Err(error) => {

@@ -79,7 +79,10 @@ impl NodeMetrics {
         Ok(Self {
             hits: Tier::ALL.map(|tier| hits.with_label_values(&[tier.as_str()])),
             misses: counter("cairn_cache_misses_total", "Reads that found no live key")?,
-            evictions_memory: counter("cairn_memory_evictions_total", "Entries that memory dropped to keep its bounds")?,
+            evictions_memory: counter(
+                "cairn_memory_evictions_total",
+                "Entries that memory dropped to keep its bounds",
+            )?,
             evictions: counter("cairn_evictions_total", "Entries that the bottom tier dropped to keep its bounds")?,
             offloads: counter("cairn_offloads_total", "Values that left the disk and stay in the object store")?,
             expirations: counter("cairn_expirations_total", "Entries that were dropped when their time had come")?,

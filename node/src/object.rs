@@ -194,7 +194,11 @@ fn row_of(head: &HeadObjectOutput, partition: u32, version: Version) -> Option<R
             modified_at: number("modified-at")?,
             expires_at: number("expires-at"),
             size: u64::try_from(head.content_length()?).ok()?,
-            content_type: head.content_type().filter(|t| *t != "application/octet-stream").unwrap_or_default().to_owned(),
+            content_type: head
+                .content_type()
+                .filter(|t| *t != "application/octet-stream")
+                .unwrap_or_default()
+                .to_owned(),
         },
         checksum: number("checksum")?,
         tombstone: false,

@@ -68,7 +68,15 @@ impl Ownership {
         let inner = Mutex::new(Inner { held, tasks: HashMap::new(), peers: HashMap::new() });
         let slots = Semaphore::new(CONCURRENCY);
         let ring_epoch = AtomicU64::new(0);
-        Ok(Arc::new_cyclic(|itself| Self { store, masters, identity, ring_epoch, slots, inner, itself: itself.clone() }))
+        Ok(Arc::new_cyclic(|itself| Self {
+            store,
+            masters,
+            identity,
+            ring_epoch,
+            slots,
+            inner,
+            itself: itself.clone(),
+        }))
     }
 
     /// The tiers.
@@ -104,7 +112,10 @@ impl Ownership {
     fn forget(&self, partitions: &HashSet<u32>) {
         if !partitions.is_empty() {
             let count = self.store.partitions.count();
-            self.store.partitions.memory.retain(|name| !partitions.contains(&cairn_api_spec::name::partition_of(name, count)));
+            self.store
+                .partitions
+                .memory
+                .retain(|name| !partitions.contains(&cairn_api_spec::name::partition_of(name, count)));
         }
     }
 
@@ -129,7 +140,9 @@ impl Ownership {
                 return None;
             }
             self.store.partitions.set_role(partition, &mut state, Role::Restoring);
-            self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move { this.restore(partition, epoch).await });
+            self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move {
+                this.restore(partition, epoch).await
+            });
         } else if entry.learners.iter().any(me) {
             self.store.partitions.set_role(partition, &mut state, Role::Learning);
             inner.held.remove(&partition);
@@ -142,7 +155,12 @@ impl Ownership {
             if inner.held.remove(&partition).is_none() && had == Role::None {
                 return None;
             }
-            self.spawn(inner, partition, entry.epoch, |this, partition, _| async move { this.discard(partition).await });
+            self.spawn(
+                inner,
+                partition,
+                entry.epoch,
+                |this, partition, _| async move { this.discard(partition).await },
+            );
         }
         Some(partition)
     }

@@ -2,7 +2,8 @@
 //!
 //! A write is decided against the newest state of its key: a queued write, else memory, else the disk. Deciding,
 //! giving the version and queueing are one critical section, so writes stand in the disk's queue in the order of their
-//! versions, and a condition can never pass twice. Reads see committed state only.
+//! versions, and a condition can never pass twice. Reads see committed state only; and a write that is refused because of
+//! a queued one is answered when that one is settled, or its client could learn of it and then read what was before.
 //!
 //! Nothing here waits or does I/O; the critical sections are short and never nested.
 
@@ -17,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use cairn_api_spec::Version;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     disk::{Change, Row, Write},
@@ -48,6 +49,8 @@ pub struct Current {
     pub version: Version,
     /// Whether the key is there.
     pub live: bool,
+    /// Whether a write that is not settled yet made it so.
+    pub pending: bool,
 }
 
 /// A write that is queued and not yet settled.
@@ -86,6 +89,8 @@ pub struct State {
     /// The highest version given.
     pub last_version: Version,
     pending: HashMap<Bytes, Pending>,
+    /// Who must know what becomes of the write with this version.
+    waiting: Vec<(Version, oneshot::Sender<Result<(), NodeError>>)>,
     flights: HashMap<(Bytes, bool), Flight>,
 }
 
@@ -109,6 +114,7 @@ impl Partitions {
                 epoch: 0,
                 last_version: Version::NONE,
                 pending: HashMap::new(),
+                waiting: Vec::new(),
                 flights: HashMap::new(),
             })
         };
@@ -162,7 +168,11 @@ impl Partitions {
     /// The newest state of a key, if memory or the queue knows it. The caller holds the lock.
     pub fn known(&self, state: &State, name: &[u8], now: u64) -> Option<Current> {
         state.pending.get(name).map(|pending| pending.current).or_else(|| {
-            self.memory.get(name).map(|entry| Current { version: entry.version(), live: entry.is_live(now) })
+            self.memory.get(name).map(|entry| Current {
+                version: entry.version(),
+                live: entry.is_live(now),
+                pending: false,
+            })
         })
     }
 
@@ -182,7 +192,7 @@ impl Partitions {
         if visible {
             self.show(change);
         }
-        let current = Current { version: change.version(), live: entry.is_some() };
+        let current = Current { version: change.version(), live: entry.is_some(), pending: !visible };
         state.pending.insert(name, Pending { current, visible: visible.then(|| entry.cloned()) });
     }
 
@@ -203,6 +213,9 @@ impl Partitions {
                     state.pending.remove(name);
                 }
                 state.forget_flights(name);
+                let version = write.change.version();
+                replies
+                    .extend(state.waiting.extract_if(.., |(awaited, _)| *awaited == version).map(|(_, reply)| reply));
                 held |= state.role == Role::Held && state.pending.is_empty();
             }
             replies.extend(write.reply);
@@ -228,6 +241,13 @@ impl State {
     /// Whether any write is queued and not settled.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Hears what becomes of the write with this version, which is queued.
+    pub fn hear_of(&mut self, version: Version) -> oneshot::Receiver<Result<(), NodeError>> {
+        let (reply, settled) = oneshot::channel();
+        self.waiting.push((version, reply));
+        settled
     }
 
     /// The read of the lower tiers that is under way for a key, or the one that `start` makes.

@@ -59,7 +59,9 @@ pub enum RunError {
     #[error("the data directory cannot be used")]
     Store(#[from] NodeError),
     /// The data in the directory are another cluster's.
-    #[error("{what} of the data directory is {stored}, that of the master is {offered}: use another data_dir or other master_urls")]
+    #[error(
+        "{what} of the data directory is {stored}, that of the master is {offered}: use another data_dir or other master_urls"
+    )]
     ForeignData {
         /// What differs.
         what: &'static str,
@@ -113,10 +115,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 }
 
 /// Whatever ends first ends the rest.
-async fn stopping(
-    stop: &CancellationToken,
-    part: impl Future<Output = Result<(), RunError>>,
-) -> Result<(), RunError> {
+async fn stopping(stop: &CancellationToken, part: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
     let result = part.await;
     stop.cancel();
     result
@@ -217,12 +216,7 @@ async fn check_cluster(store: &Store, ring: &Ring) -> Result<(), RunError> {
     Ok(())
 }
 
-fn describe(
-    config: &Config,
-    node_id: String,
-    http: std::net::SocketAddr,
-    peer: std::net::SocketAddr,
-) -> RegisterNode {
+fn describe(config: &Config, node_id: String, http: std::net::SocketAddr, peer: std::net::SocketAddr) -> RegisterNode {
     RegisterNode {
         node_id,
         // Known once the data are open.

@@ -34,26 +34,32 @@ const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// See the module. Cloning shares it.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    parts: Arc<Parts>,
 }
 
-/// The parts of a [`Store`].
-pub struct Shared {
-    pub(crate) partitions: Arc<Partitions>,
-    pub(crate) disk: Disk,
-    pub(crate) objects: Option<ObjectStore>,
-    pub(crate) uploads: Uploads,
-    pub(crate) metrics: NodeMetrics,
-    pub(crate) settings: StoreSettings,
+/// The parts of a [`Store`], for what works beside it: sweeper, uploads, ownership.
+pub struct Parts {
+    /// What is served, and the memory tier.
+    pub partitions: Arc<Partitions>,
+    /// The disk tier.
+    pub disk: Disk,
+    /// The object tier, if there is one.
+    pub objects: Option<ObjectStore>,
+    /// Who waits for which upload.
+    pub uploads: Uploads,
+    /// What is counted.
+    pub metrics: NodeMetrics,
+    /// What was configured.
+    pub settings: StoreSettings,
     /// The disk holds more than it should: values fetched from the object store are not put back there.
-    pub(crate) over_budget: AtomicBool,
+    pub over_budget: AtomicBool,
 }
 
 impl std::ops::Deref for Store {
-    type Target = Shared;
+    type Target = Parts;
 
-    fn deref(&self) -> &Shared {
-        &self.shared
+    fn deref(&self) -> &Parts {
+        &self.parts
     }
 }
 
@@ -75,8 +81,16 @@ impl Store {
             Box::new(move |writes, result| partitions.settle(writes, &result))
         };
         let disk = Disk::open(&settings.data_dir.join("data.sqlite"), objects.is_some(), committed).await?;
-        let shared = Shared { partitions, disk, objects, uploads: Uploads::default(), metrics, settings, over_budget: AtomicBool::new(false) };
-        Ok(Self { shared: Arc::new(shared) })
+        let parts = Parts {
+            partitions,
+            disk,
+            objects,
+            uploads: Uploads::default(),
+            metrics,
+            settings,
+            over_budget: AtomicBool::new(false),
+        };
+        Ok(Self { parts: Arc::new(parts) })
     }
 
     /// Executes one operation on a partition that the asker knows at `epoch` (0: not at all).
@@ -85,13 +99,17 @@ impl Store {
     /// See [`NodeError`].
     pub async fn execute(&self, operation: Operation, epoch: u64) -> Result<Outcome, NodeError> {
         let partition = operation.name.partition(self.partitions.count());
-        self.ready(partition, epoch).await?;
-        match operation.action {
-            Action::Get => self.get(partition, operation.name, operation.condition, true).await,
-            Action::Head => self.get(partition, operation.name, operation.condition, false).await,
-            Action::Put(put) => self.put(partition, operation.name, operation.condition, put).await,
+        let Operation { name, condition, action } = operation;
+        match action {
+            Action::Get => self.read(partition, name, condition, true, epoch).await,
+            Action::Head => self.read(partition, name, condition, false, epoch).await,
+            Action::Put(put) => {
+                self.ready(partition, epoch).await?;
+                self.put(partition, name, condition, put).await
+            }
             Action::Delete { durability } => {
-                self.delete(partition, operation.name, operation.condition, durability.unwrap_or_default()).await
+                self.ready(partition, epoch).await?;
+                self.delete(partition, name, condition, durability.unwrap_or_default()).await
             }
         }
     }
@@ -144,11 +162,11 @@ impl Store {
         NodeError::NotOwner { partition, epoch: self.metrics.ring_epoch.get().cast_unsigned() }
     }
 
-    /// Waits, for a while, until the partition is served here at `epoch` or later.
-    async fn ready(&self, partition: u32, epoch: u64) -> Result<(), NodeError> {
+    /// Waits, for a while, until the partition is served here at `epoch` or later. Returns the epoch served.
+    async fn ready(&self, partition: u32, epoch: u64) -> Result<u64, NodeError> {
         let served = self.partitions.serving_epoch(partition);
         if served > 0 && served >= epoch {
-            return Ok(());
+            return Ok(served);
         }
         if partition >= self.partitions.count() {
             return Err(self.not_owner(partition));
@@ -162,7 +180,7 @@ impl Store {
                     (state.role, state.epoch)
                 };
                 match role {
-                    Role::Serving if known >= epoch => return Ok(()),
+                    Role::Serving if known >= epoch => return Ok(known),
                     // The asker knows a later map, which is on its way here, too.
                     _ if known < epoch => {}
                     Role::None | Role::Learning => return Err(self.not_owner(partition)),
@@ -179,7 +197,9 @@ impl Store {
                 Role::Restoring => {
                     NodeError::PartitionOffline { partition, why: "it is being restored from the object store" }
                 }
-                Role::Serving | Role::Held => NodeError::PartitionOffline { partition, why: "it is moving to another node" },
+                Role::Serving | Role::Held => {
+                    NodeError::PartitionOffline { partition, why: "it is moving to another node" }
+                }
                 Role::None | Role::Learning => self.not_owner(partition),
             }),
         }

@@ -16,13 +16,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    disk::Row,
-    entry::now_millis,
-    error::NodeError,
-    object::ObjectStore,
-    store::Store,
-};
+use crate::{disk::Row, entry::now_millis, error::NodeError, object::ObjectStore, store::Store};
 
 /// Rows looked at together, and requests to the object store under way for them.
 const BATCH: u32 = 256;

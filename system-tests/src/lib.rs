@@ -1,1 +1,4 @@
-//! Black-box tests.
+//! Black-box tests over real processes: see `tests/it`.
+//!
+//! The servers are started as an operator starts them, by their binaries with nothing but environment variables, and
+//! only what they answer, log and leave behind is looked at. What one crate can show alone is tested there.

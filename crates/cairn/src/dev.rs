@@ -121,7 +121,8 @@ impl DevCluster {
         let mut node_configs = Vec::new();
         for (index, sockets) in (1..).zip(&sockets.nodes) {
             let node_id = format!("node-{index}");
-            let config = settings.node(&node_id, sockets.http.local_addr()?, sockets.peer.local_addr()?, s3.as_ref())?;
+            let config =
+                settings.node(&node_id, sockets.http.local_addr()?, sockets.peer.local_addr()?, s3.as_ref())?;
             node_configs.push((node_id, config));
         }
 
@@ -227,9 +228,12 @@ async fn unready(client: &reqwest::Client, master: &str, nodes: &[(String, Strin
         Err(error) => Err(error),
     };
     match stats {
-        Ok(stats) if stats.partitions_offline > 0 => Some(format!("{} partitions are offline", stats.partitions_offline)),
+        Ok(stats) if stats.partitions_offline > 0 => {
+            Some(format!("{} partitions are offline", stats.partitions_offline))
+        }
         Ok(stats) => {
-            let active = |id: &str| stats.nodes.iter().any(|node| node.node_id == id && node.state == NodeState::Active);
+            let active =
+                |id: &str| stats.nodes.iter().any(|node| node.node_id == id && node.state == NodeState::Active);
             nodes.iter().find(|(id, _)| !active(id)).map(|(id, _)| format!("{id} is not active"))
         }
         Err(error) => Some(format!("the master: {error}")),

@@ -1,6 +1,23 @@
-//! The `cairn` process.
+//! The `cairn` process: arguments, exit codes, and nothing else.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod cli;
+mod commands;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+/// 0: done; 1: failed, with one line on stderr; 2: not understood (clap's own).
+#[tokio::main]
+async fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cairn: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -106,8 +106,12 @@ struct Waiting {
 impl Client {
     /// A handle to the peer at `address` (`host:port`). Nothing is opened yet.
     pub fn new(address: &str, limits: Limits) -> Self {
-        let shared =
-            Shared { address: address.into(), limits, current: Mutex::default(), connecting: tokio::sync::Mutex::default() };
+        let shared = Shared {
+            address: address.into(),
+            limits,
+            current: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 

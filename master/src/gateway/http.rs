@@ -47,7 +47,7 @@ impl Gateway {
         };
         let response = request.send().await.map_err(|error| {
             let code = if error.is_connect() { ErrorCode::PartitionOffline } else { ErrorCode::OutcomeUnknown };
-            ApiError::new(code, format!("{} did not take the value: {error}", owner.node.node_id))
+            ApiError::new(code, format!("{} did not take the value: {error}", owner.target.node))
         })?;
         let version = version(&response);
         let created = response.status() == StatusCode::CREATED;
@@ -65,16 +65,16 @@ impl Gateway {
             StatusCode::PRECONDITION_FAILED => Outcome::ConditionFailed(version),
             _ => return Err(problem(response).await),
         };
-        Ok(Reply { node: owner.node.node_id.as_str().into(), outcome, stream: None })
+        Ok(Reply { node: owner.target.node.clone(), outcome, stream: None })
     }
 
     /// Fetches a value from its owner, in pieces.
     pub(super) async fn get_over_http(&self, owner: &Owner, name: &EntryName) -> Result<Reply, ApiError> {
         let request = self.plan.http.get(url(owner, name)).timeout(TRANSFER_TIMEOUT);
         let response = request.send().await.map_err(|error| {
-            ApiError::new(ErrorCode::PartitionOffline, format!("{} did not give the value: {error}", owner.node.node_id))
+            ApiError::new(ErrorCode::PartitionOffline, format!("{} did not give the value: {error}", owner.target.node))
         })?;
-        let node = owner.node.node_id.as_str().into();
+        let node = owner.target.node.clone();
         let outcome = match response.status() {
             StatusCode::OK => Outcome::Found {
                 metadata: Metadata {
@@ -111,7 +111,7 @@ fn pieces(response: Response) -> ValueStream {
 }
 
 fn url(owner: &Owner, name: &EntryName) -> String {
-    format!("{}/keys/{}?bucket={}", owner.node.address, encode_key(name.key()), name.bucket())
+    format!("{}/keys/{}?bucket={}", owner.target.address, encode_key(name.key()), name.bucket())
 }
 
 fn with_condition(request: RequestBuilder, condition: Condition) -> RequestBuilder {

@@ -45,7 +45,10 @@ impl Disk {
                         .execute(&mut *connection)
                         .await?;
                 }
-                sqlx::query_scalar("SELECT value FROM identity WHERE name = ?").bind(name).fetch_optional(connection).await
+                sqlx::query_scalar("SELECT value FROM identity WHERE name = ?")
+                    .bind(name)
+                    .fetch_optional(connection)
+                    .await
             })
         })
         .await
@@ -88,13 +91,18 @@ impl Disk {
                 .with_writer(move |connection| {
                     Box::pin(async move {
                         let mut transaction = connection.begin().await?;
-                        sqlx::query("DELETE FROM partitions WHERE id = ?").bind(partition).execute(&mut *transaction).await?;
-                        let removed = sqlx::query("DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE partition = ? LIMIT ?)")
+                        sqlx::query("DELETE FROM partitions WHERE id = ?")
                             .bind(partition)
-                            .bind(REMOVE_ROWS)
                             .execute(&mut *transaction)
-                            .await?
-                            .rows_affected();
+                            .await?;
+                        let removed = sqlx::query(
+                            "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE partition = ? LIMIT ?)",
+                        )
+                        .bind(partition)
+                        .bind(REMOVE_ROWS)
+                        .execute(&mut *transaction)
+                        .await?
+                        .rows_affected();
                         transaction.commit().await?;
                         Ok(removed)
                     })
@@ -134,13 +142,15 @@ impl Disk {
     pub async fn refill(&self, name: Bytes, version: Version, value: Bytes) -> Result<(), NodeError> {
         self.with_writer(move |connection| {
             Box::pin(async move {
-                sqlx::query("UPDATE entries SET value = ? WHERE name = ? AND version = ? AND tombstone = 0 AND value IS NULL")
-                    .bind(&value[..])
-                    .bind(&name[..])
-                    .bind(version.0.cast_signed())
-                    .execute(connection)
-                    .await
-                    .map(|_| ())
+                sqlx::query(
+                    "UPDATE entries SET value = ? WHERE name = ? AND version = ? AND tombstone = 0 AND value IS NULL",
+                )
+                .bind(&value[..])
+                .bind(&name[..])
+                .bind(version.0.cast_signed())
+                .execute(connection)
+                .await
+                .map(|_| ())
             })
         })
         .await
@@ -165,7 +175,11 @@ impl Disk {
                 let mut removed = 0;
                 for (id, version) in rows {
                     keep_version(&mut transaction, id).await?;
-                    let done = sqlx::query(statement).bind(id).bind(version.0.cast_signed()).execute(&mut *transaction).await?;
+                    let done = sqlx::query(statement)
+                        .bind(id)
+                        .bind(version.0.cast_signed())
+                        .execute(&mut *transaction)
+                        .await?;
                     removed += done.rows_affected();
                 }
                 transaction.commit().await?;
@@ -181,10 +195,11 @@ impl Disk {
         self.with_writer(|connection| {
             Box::pin(async move {
                 let mut transaction = connection.begin().await?;
-                let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM entries WHERE tombstone = 1 AND dirty = 0 LIMIT ?")
-                    .bind(REMOVE_ROWS)
-                    .fetch_all(&mut *transaction)
-                    .await?;
+                let ids: Vec<i64> =
+                    sqlx::query_scalar("SELECT id FROM entries WHERE tombstone = 1 AND dirty = 0 LIMIT ?")
+                        .bind(REMOVE_ROWS)
+                        .fetch_all(&mut *transaction)
+                        .await?;
                 for id in &ids {
                     keep_version(&mut transaction, *id).await?;
                     sqlx::query("DELETE FROM entries WHERE id = ?").bind(id).execute(&mut *transaction).await?;

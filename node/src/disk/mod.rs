@@ -14,7 +14,9 @@ use bytes::Bytes;
 use cairn_api_spec::{Version, operation::Metadata, peer};
 use sqlx::{
     ConnectOptions, Connection, Row as _, SqliteConnection, SqlitePool,
-    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -64,7 +66,8 @@ pub struct Row {
 }
 
 /// The columns of a [`Row`] but the value, in its order.
-const COLUMNS: &str = "name, partition, version, modified_at, expires_at, size, content_type, checksum, tombstone, dirty, object_version";
+const COLUMNS: &str =
+    "name, partition, version, modified_at, expires_at, size, content_type, checksum, tombstone, dirty, object_version";
 
 impl Disk {
     /// Opens or creates the file and starts its writer, which tells `committed` of every batch. With
@@ -88,7 +91,8 @@ impl Disk {
             .statement_cache_capacity(writer::MAX_STATEMENT_ROWS * 2)
             .connect()
             .await?;
-        sqlx::migrate!("./migrations").run(&mut writer).await?;
+        // `run` takes any `Acquire`, with which this future could not be sent between threads.
+        sqlx::migrate!("./migrations").run_direct(None, &mut writer, false).await?;
         let readers = options.read_only(true);
         let loader = Loader::start([readers.connect().await?, readers.connect().await?]);
         let scans = SqlitePoolOptions::new()

@@ -60,13 +60,15 @@ impl Disk {
         max_rows: usize,
         max_bytes: u64,
     ) -> Result<(Vec<Row>, i64), NodeError> {
-        let heads = sqlx::query("SELECT id, size FROM entries WHERE partition = ? AND id > ? AND version > ? ORDER BY id LIMIT ?")
-            .bind(partition)
-            .bind(cursor)
-            .bind(after.0.cast_signed())
-            .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
-            .fetch_all(&self.scans)
-            .await?;
+        let heads = sqlx::query(
+            "SELECT id, size FROM entries WHERE partition = ? AND id > ? AND version > ? ORDER BY id LIMIT ?",
+        )
+        .bind(partition)
+        .bind(cursor)
+        .bind(after.0.cast_signed())
+        .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
+        .fetch_all(&self.scans)
+        .await?;
         let mut bytes = 0;
         let mut last = 0;
         let mut taken = 0;
@@ -81,13 +83,14 @@ impl Disk {
         if taken == 0 {
             return Ok((Vec::new(), 0));
         }
-        let rows = sqlx::query(select!(", value", "WHERE partition = ? AND id > ? AND id <= ? AND version > ? ORDER BY id"))
-            .bind(partition)
-            .bind(cursor)
-            .bind(last)
-            .bind(after.0.cast_signed())
-            .fetch_all(&self.scans)
-            .await?;
+        let rows =
+            sqlx::query(select!(", value", "WHERE partition = ? AND id > ? AND id <= ? AND version > ? ORDER BY id"))
+                .bind(partition)
+                .bind(cursor)
+                .bind(last)
+                .bind(after.0.cast_signed())
+                .fetch_all(&self.scans)
+                .await?;
         let rows = rows.iter().map(Row::read).collect::<Result<_, _>>()?;
         let more = taken < heads.len() || heads.len() == max_rows;
         Ok((rows, if more { last } else { 0 }))
@@ -108,18 +111,21 @@ impl Disk {
 
     /// How many rows the object store has yet to hear of, and when the oldest was written.
     pub async fn backlog(&self) -> Result<(u64, Option<u64>), NodeError> {
-        let row = sqlx::query("SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1").fetch_one(&self.scans).await?;
+        let row = sqlx::query("SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1")
+            .fetch_one(&self.scans)
+            .await?;
         let oldest: Option<i64> = row.try_get(1)?;
         Ok((row.try_get::<i64, _>(0)?.cast_unsigned(), oldest.map(i64::cast_unsigned)))
     }
 
     /// Rows whose time has come: partition, name and version.
     pub async fn expired(&self, now: u64, limit: u32) -> Result<Vec<(u32, Bytes, Version)>, NodeError> {
-        let rows = sqlx::query("SELECT partition, name, version FROM entries WHERE expires_at <= ? AND tombstone = 0 LIMIT ?")
-            .bind(now.cast_signed())
-            .bind(limit)
-            .fetch_all(&self.scans)
-            .await?;
+        let rows =
+            sqlx::query("SELECT partition, name, version FROM entries WHERE expires_at <= ? AND tombstone = 0 LIMIT ?")
+                .bind(now.cast_signed())
+                .bind(limit)
+                .fetch_all(&self.scans)
+                .await?;
         rows.iter()
             .map(|row| {
                 let name = Bytes::copy_from_slice(row.try_get(1)?);
@@ -130,7 +136,12 @@ impl Disk {
 
     /// Rows with a value here that nothing but the object store need hold (with `uploaded`), or any (without), from
     /// the position `hand` on: id, name, version.
-    pub async fn values_from(&self, hand: i64, uploaded: bool, limit: u32) -> Result<Vec<(i64, Bytes, Version)>, NodeError> {
+    pub async fn values_from(
+        &self,
+        hand: i64,
+        uploaded: bool,
+        limit: u32,
+    ) -> Result<Vec<(i64, Bytes, Version)>, NodeError> {
         let rows = sqlx::query(
             "SELECT id, name, version FROM entries WHERE id > ? AND value IS NOT NULL AND (? = 0 OR (dirty = 0 AND object_version = version)) ORDER BY id LIMIT ?",
         )

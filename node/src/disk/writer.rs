@@ -170,7 +170,12 @@ impl Queue {
     }
 }
 
-pub(super) async fn run(mut connection: SqliteConnection, queue: Arc<Queue>, tracks_uploads: bool, committed: Committed) {
+pub(super) async fn run(
+    mut connection: SqliteConnection,
+    queue: Arc<Queue>,
+    tracks_uploads: bool,
+    committed: Committed,
+) {
     let mut flushing = false;
     while let Some(jobs) = queue.take().await {
         let mut writes = Vec::with_capacity(jobs.len());

@@ -1,6 +1,9 @@
 //! Reads: memory, then disk, then the object store; each miss fills the tiers above, one flight for each key.
 
-use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use cairn_api_spec::{
@@ -19,10 +22,29 @@ use crate::{
 };
 
 impl Store {
-    pub(super) async fn get(
+    /// Reads a key. What was read counts only if the partition was served at the same epoch before and after: in
+    /// between it may have been given away, and changed elsewhere.
+    pub(super) async fn read(
         &self,
         partition: u32,
         name: EntryName,
+        condition: Condition,
+        with_value: bool,
+        epoch: u64,
+    ) -> Result<Outcome, NodeError> {
+        loop {
+            let served = self.ready(partition, epoch).await?;
+            let outcome = self.get(partition, &name, condition, with_value).await;
+            if self.partitions.serving_epoch(partition) == served {
+                return outcome;
+            }
+        }
+    }
+
+    async fn get(
+        &self,
+        partition: u32,
+        name: &EntryName,
         condition: Condition,
         with_value: bool,
     ) -> Result<Outcome, NodeError> {
@@ -40,12 +62,7 @@ impl Store {
             let mut state = self.partitions.lock(partition);
             self.flight(&mut state, partition, name.as_bytes(), with_value)
         };
-        let loaded = flight.result.await?;
-        // A partition that was given away during the read may have changed elsewhere.
-        if self.partitions.serving_epoch(partition) == 0 {
-            return Err(self.not_owner(partition));
-        }
-        Ok(match loaded {
+        Ok(match flight.result.await? {
             Loaded::Nothing => self.missing(Version::NONE, condition),
             Loaded::Value(entry, tier) => self.found(&entry, tier, condition, with_value, now),
             Loaded::Head(row) if row.is_live(now) => {

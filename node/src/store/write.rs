@@ -45,6 +45,8 @@ enum Step {
 
 /// A write that was decided.
 enum Decided {
+    /// It changes nothing, if the queued write that it was decided on is stored.
+    RefusedIf(Outcome, oneshot::Receiver<Result<(), NodeError>>),
     /// It changes nothing.
     Refused(Outcome),
     /// It stands in the queue.
@@ -91,7 +93,8 @@ impl Store {
     /// Turns a key whose time has come into a deletion, unless it changed. The caller need not wait for the disk.
     pub(crate) async fn expire(&self, partition: u32, name: EntryName, version: Version) -> Result<Outcome, NodeError> {
         let condition = Condition::Matches(version);
-        self.write(Proposal { partition, name, condition, durability: Durability::Memory, entry: None, expire: true }).await
+        self.write(Proposal { partition, name, condition, durability: Durability::Memory, entry: None, expire: true })
+            .await
     }
 
     async fn write(&self, proposal: Proposal) -> Result<Outcome, NodeError> {
@@ -102,7 +105,7 @@ impl Store {
         // Before the version is known, or an upload that is quicker than this task would be missed.
         let uploaded = (durability == Durability::Object).then(|| self.uploads.watch(proposal.name.as_bytes()));
         let (outcome, settled, version) = match self.decide(proposal).await? {
-            Decided::Refused(outcome) => return Ok(outcome),
+            Decided::Refused(outcome) | Decided::RefusedIf(outcome, _) => return Ok(outcome),
             Decided::Queued(outcome, settled, version) => (outcome, settled, version),
         };
         if durability == Durability::Memory {
@@ -124,8 +127,15 @@ impl Store {
         let mut looked_up: Option<(Flight, Loaded)> = None;
         loop {
             match self.try_decide(&mut proposal, looked_up.take(), &mut reservation)? {
+                Step::Decided(Decided::RefusedIf(outcome, settled)) => {
+                    if settled.await.map_err(|_| NodeError::ShuttingDown)?.is_ok() {
+                        return Ok(Decided::Refused(outcome));
+                    }
+                }
                 Step::Decided(decided) => return Ok(decided),
-                Step::NotServing => self.ready(partition, 0).await?,
+                Step::NotServing => {
+                    self.ready(partition, 0).await?;
+                }
                 Step::LookUp(flight) => {
                     let loaded = flight.result.clone().await?;
                     looked_up = Some((flight, loaded));
@@ -148,6 +158,13 @@ impl Store {
         let Some(current) = self.current(&state, proposal, looked_up) else {
             return Ok(Step::LookUp(self.flight(&mut state, proposal.partition, proposal.name.as_bytes(), false)));
         };
+        if let Some(outcome) = refusal(proposal, current) {
+            return Ok(Step::Decided(if current.pending {
+                Decided::RefusedIf(outcome, state.hear_of(current.version))
+            } else {
+                Decided::Refused(outcome)
+            }));
+        }
         let reservation = reservation.take().ok_or(NodeError::Overloaded)?;
         self.queue(&mut state, proposal, current, reservation).map(Step::Decided)
     }
@@ -161,9 +178,11 @@ impl Store {
                 return None;
             }
             Some(match loaded {
-                Loaded::Nothing => Current { version: Version::NONE, live: false },
-                Loaded::Head(row) => Current { version: row.metadata.version, live: row.is_live(now) },
-                Loaded::Value(entry, _) => Current { version: entry.version(), live: entry.is_live(now) },
+                Loaded::Nothing => Current { version: Version::NONE, live: false, pending: false },
+                Loaded::Head(row) => Current { version: row.metadata.version, live: row.is_live(now), pending: false },
+                Loaded::Value(entry, _) => {
+                    Current { version: entry.version(), live: entry.is_live(now), pending: false }
+                }
             })
         })
     }
@@ -175,9 +194,6 @@ impl Store {
         current: Current,
         reservation: Reservation,
     ) -> Result<Decided, NodeError> {
-        if !proposal.condition.holds(current.live.then_some(current.version)) {
-            return Ok(Decided::Refused(Outcome::ConditionFailed(current.version)));
-        }
         let version = state.last_version.max(current.version).next(state.epoch);
         let (change, outcome) = match proposal.entry.take() {
             Some(mut entry) => {
@@ -185,7 +201,6 @@ impl Store {
                 let outcome = Outcome::Stored { created: !current.live, metadata: entry.metadata() };
                 (Change::Put(entry), outcome)
             }
-            None if !current.live => return Ok(Decided::Refused(Outcome::Missing(current.version))),
             None => {
                 let name: Bytes = proposal.name.as_bytes().clone();
                 (Change::Delete { name, version, at: now_millis() }, Outcome::Deleted(version))
@@ -202,4 +217,12 @@ impl Store {
         self.partitions.begin(state, &change, proposal.durability == Durability::Memory);
         Ok(Decided::Queued(outcome, settled, version))
     }
+}
+
+/// Why a write changes nothing, if it does not.
+fn refusal(proposal: &Proposal, current: Current) -> Option<Outcome> {
+    if !proposal.condition.holds(current.live.then_some(current.version)) {
+        return Some(Outcome::ConditionFailed(current.version));
+    }
+    (proposal.entry.is_none() && !current.live).then_some(Outcome::Missing(current.version))
 }

@@ -162,7 +162,9 @@ async fn nobody_listening_is_told_apart_from_nobody_answering() {
 #[tokio::test]
 async fn a_stranger_or_a_frame_over_the_limit_is_cut_off() {
     let server = spawn_server("127.0.0.1:0").await;
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"cairn/1\n\xff\xff\xff\xff\0\0\0\0", b"cairn/1\n\0\0\0\x06\0\0\0\0\xff\xff"] {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"cairn/1\n\xff\xff\xff\xff\0\0\0\0", b"cairn/1\n\0\0\0\x06\0\0\0\0\xff\xff"]
+    {
         let mut socket = tokio::net::TcpStream::connect(&server.address).await.unwrap();
         socket.write_all(bytes).await.unwrap();
         let mut rest = Vec::new();

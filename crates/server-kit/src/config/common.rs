@@ -102,7 +102,9 @@ pub fn duration_in(
 }
 
 /// A parser for byte counts within bounds.
-pub fn bytes_in(bounds: std::ops::RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
+pub fn bytes_in(
+    bounds: std::ops::RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
     move |text| {
         let value = parse_bytes(text)?;
         let (least, most) = (bounds.start(), bounds.end());

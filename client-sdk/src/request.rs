@@ -1,0 +1,200 @@
+//! The requests that have options. Nothing is sent before they are awaited.
+
+use std::{num::NonZeroU32, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use cairn_api_spec::{
+    ErrorCode, Version,
+    data::{EntryMetadata, KeyList},
+    operation::{self, Action, Durability},
+    version::Condition,
+};
+use futures_util::{Stream, TryStreamExt as _, stream};
+use reqwest::StatusCode;
+
+use crate::{cache::Cache, error::Error};
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The value's version.
+    pub version: Version,
+    /// Whether the key was not there before.
+    pub created: bool,
+}
+
+/// A put; `.await` sends it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before it is awaited"]
+pub struct Put<'a> {
+    cache: &'a Cache,
+    key: &'a str,
+    condition: Condition,
+    put: operation::Put,
+}
+
+impl<'a> Put<'a> {
+    pub(crate) fn new(cache: &'a Cache, key: &'a str, value: Bytes) -> Self {
+        let put = operation::Put { value, content_type: String::new(), ttl: None, durability: None };
+        Self { cache, key, condition: Condition::None, put }
+    }
+
+    /// How long the key lives, from 1 ms to ten years; without it, as the node is set (for ever, unless told).
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.put.ttl = Some(ttl);
+        self
+    }
+
+    /// The media type that readers get.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.put.content_type = content_type.into();
+        self
+    }
+
+    /// What must have happened before the answer; `disk` without it.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.put.durability = Some(durability);
+        self
+    }
+}
+
+/// A delete; `.await` sends it, and gives the version that the deletion has, or `None` when there was nothing.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before it is awaited"]
+pub struct Delete<'a> {
+    cache: &'a Cache,
+    key: &'a str,
+    condition: Condition,
+    durability: Option<Durability>,
+}
+
+impl<'a> Delete<'a> {
+    pub(crate) fn new(cache: &'a Cache, key: &'a str) -> Self {
+        Self { cache, key, condition: Condition::None, durability: None }
+    }
+
+    /// What must have happened before the answer; `disk` without it.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+}
+
+macro_rules! conditions {
+    ($request:ident) => {
+        impl $request<'_> {
+            /// Only when the key has this version (`If-Match: "version"`).
+            pub fn if_match(mut self, version: Version) -> Self {
+                self.condition = Condition::Matches(version);
+                self
+            }
+
+            /// Only when the key is there (`If-Match: *`).
+            pub fn if_present(mut self) -> Self {
+                self.condition = Condition::Exists;
+                self
+            }
+
+            /// Only when the key is not there (`If-None-Match: *`); with a TTL, this is a lock.
+            pub fn if_absent(mut self) -> Self {
+                self.condition = Condition::Absent;
+                self
+            }
+
+            /// Only when the key does not have this version (`If-None-Match: "version"`).
+            pub fn if_none_match(mut self, version: Version) -> Self {
+                self.condition = Condition::Differs(version);
+                self
+            }
+        }
+    };
+}
+
+conditions!(Put);
+conditions!(Delete);
+
+type Sending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+impl<'a> IntoFuture for Put<'a> {
+    type Output = Result<Stored, Error>;
+    type IntoFuture = Sending<'a, Stored>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let reply = self.cache.execute(self.key, self.condition, Action::Put(self.put)).await?;
+            Ok(Stored { version: reply.version(), created: reply.status == StatusCode::CREATED })
+        })
+    }
+}
+
+impl<'a> IntoFuture for Delete<'a> {
+    type Output = Result<Option<Version>, Error>;
+    type IntoFuture = Sending<'a, Option<Version>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let action = Action::Delete { durability: self.durability };
+            match self.cache.execute(self.key, self.condition, action).await {
+                Ok(reply) => Ok(Some(reply.version())),
+                Err(error) if error.code() == Some(ErrorCode::KeyNotFound) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+/// A listing; [`List::page`] and [`List::stream`] send it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before `page` or `stream`"]
+pub struct List<'a> {
+    cache: &'a Cache,
+    prefix: Option<String>,
+    limit: Option<NonZeroU32>,
+    cursor: Option<String>,
+}
+
+impl<'a> List<'a> {
+    pub(crate) fn new(cache: &'a Cache) -> Self {
+        Self { cache, prefix: None, limit: None, cursor: None }
+    }
+
+    /// Only keys that begin with this.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into()).filter(|prefix| !prefix.is_empty());
+        self
+    }
+
+    /// Keys in a page, 1 to 1,000; 100 without it.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = NonZeroU32::new(limit);
+        self
+    }
+
+    /// Goes on where a page ended.
+    pub fn cursor(mut self, cursor: impl Into<String>) -> Self {
+        self.cursor = Some(cursor.into());
+        self
+    }
+
+    /// One page.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn page(&self) -> Result<KeyList, Error> {
+        let Self { cache, prefix, limit, cursor } = self;
+        let (prefix, cursor) = (prefix.as_deref(), cursor.as_deref());
+        let bucket = Some(cache.bucket_name());
+        cache.ask(|master| async move { master.list_keys(bucket, cursor, *limit, prefix).await }).await
+    }
+
+    /// Every key, fetched page by page as it is needed. What is written or removed meanwhile may or may not be seen.
+    pub fn stream(self) -> impl Stream<Item = Result<EntryMetadata, Error>> + Send + 'a {
+        let pages = stream::try_unfold(Some(self), |list| async move {
+            let Some(list) = list else { return Ok(None) };
+            let page = list.page().await?;
+            let next = page.next_cursor.map(|cursor| list.cursor(cursor));
+            Ok::<_, Error>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
+        });
+        pages.try_flatten()
+    }
+}

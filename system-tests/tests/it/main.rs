@@ -1,0 +1,14 @@
+//! A cluster of real processes, seen from outside.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failed test")]
+
+mod conditions;
+mod crash;
+mod expiry;
+mod import;
+mod membership;
+mod metrics;
+mod object_store;
+mod shutdown;
+mod startup;
+mod support;
+mod values;

@@ -1,0 +1,268 @@
+//! A master and its nodes.
+
+use std::{fs, net::Ipv4Addr, path::PathBuf};
+
+use bytes::Bytes;
+use cairn_api_spec::{
+    Bucket, EntryName,
+    cluster::{Node, NodeState, NodeStats, Ring, Stats},
+};
+use futures_util::{StreamExt, stream};
+use tempfile::TempDir;
+
+use super::{CONCURRENCY, Client, Ended, ObjectStore, PATIENCE, Reply, Server, eventually};
+
+/// What a cluster is started with, beside what every cluster here has.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) nodes: usize,
+    pub(crate) object_store: bool,
+    pub(crate) master: &'static [(&'static str, &'static str)],
+    pub(crate) node: &'static [(&'static str, &'static str)],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { nodes: 3, object_store: false, master: &[], node: &[] }
+    }
+}
+
+/// Processes, their data, and the object store; all gone when it is dropped.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) master: Server,
+    pub(crate) nodes: Vec<Server>,
+    /// Where each server is, from its log.
+    master_url: String,
+    node_urls: Vec<String>,
+    setup: Setup,
+    host: Ipv4Addr,
+    store: Option<ObjectStore>,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Starts everything and waits until every partition is served.
+    pub(crate) async fn start(setup: Setup) -> Self {
+        let directory = TempDir::new().unwrap();
+        let host = host();
+        let store = match setup.object_store {
+            true => Some(ObjectStore::start(&directory.path().join("s3")).await),
+            false => None,
+        };
+        let environment = [
+            ("LISTEN_ADDR", format!("{host}:0")),
+            ("DATA_DIR", "data".to_owned()),
+            ("HEARTBEAT_INTERVAL", "250ms".to_owned()),
+        ];
+        let mut master = Server::new("master", "cairn-master", &directory.path().join("master"), &environment);
+        setup.master.iter().for_each(|(name, value)| master.set(name, value));
+        let address = master.start().await;
+        // From now on it is a server at a known address, as those of operators are.
+        master.set("LISTEN_ADDR", address);
+        let mut cluster = Self {
+            client: Client::new(),
+            master,
+            nodes: Vec::new(),
+            master_url: format!("http://{address}"),
+            node_urls: Vec::new(),
+            setup,
+            host,
+            store,
+            directory,
+        };
+        for _ in 0..setup.nodes {
+            let mut node = cluster.new_node(&format!("node-{}", cluster.nodes.len() + 1));
+            node.spawn();
+            cluster.nodes.push(node);
+        }
+        for index in 0..setup.nodes {
+            cluster.settle_node(index).await;
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.master_url
+    }
+
+    pub(crate) fn node_url(&self, index: usize) -> &str {
+        &self.node_urls[index]
+    }
+
+    pub(crate) fn store(&self) -> &ObjectStore {
+        self.store.as_ref().unwrap()
+    }
+
+    /// A node of this cluster that is not started.
+    pub(crate) fn new_node(&self, node_id: &str) -> Server {
+        let mut environment = vec![
+            ("LISTEN_ADDR", format!("{}:0", self.host)),
+            ("DATA_DIR", "data".to_owned()),
+            ("HEARTBEAT_INTERVAL", "250ms".to_owned()),
+            ("ROUTER_ADDR", self.master_url.clone()),
+            ("NODE_ID", node_id.to_owned()),
+        ];
+        environment.extend(self.store.iter().flat_map(ObjectStore::environment));
+        let directory = tempfile::Builder::new().prefix(node_id).tempdir_in(self.directory.path()).unwrap().keep();
+        let mut node = Server::new(node_id, "cairn-node", &directory, &environment);
+        self.setup.node.iter().for_each(|(name, value)| node.set(name, value));
+        node
+    }
+
+    /// Starts one more node. Partitions are still on their way to it.
+    pub(crate) async fn add_node(&mut self) -> usize {
+        let index = self.nodes.len();
+        let mut node = self.new_node(&format!("node-{}", index + 1));
+        node.spawn();
+        self.nodes.push(node);
+        self.settle_node(index).await;
+        index
+    }
+
+    /// Learns the addresses that a new node took, and makes them its own.
+    async fn settle_node(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let address = node.address().await;
+        node.set("LISTEN_ADDR", address);
+        self.node_urls.push(format!("http://{address}"));
+        let node_id = self.nodes[index].name.clone();
+        let registered = eventually("the node registers", PATIENCE, async || self.node(&node_id).await).await;
+        self.nodes[index].set("PEER_LISTEN_ADDR", registered.peer_address);
+    }
+
+    /// A node as the master knows it.
+    pub(crate) async fn node(&self, node_id: &str) -> Result<Node, String> {
+        let reply = self.client.get(&format!("{}/nodes/{node_id}", self.master_url)).await;
+        if reply.status == 200 { Ok(reply.json()) } else { Err(reply.text()) }
+    }
+
+    /// Waits until every running node is active, and every partition is served and stays where it is.
+    pub(crate) async fn ready(&self) {
+        eventually("the cluster is ready", PATIENCE, async || {
+            let stats: Stats = self.client.json(&format!("{}/stats", self.master_url)).await;
+            let health = self.client.get(&format!("{}/health/ready", self.master_url)).await;
+            let running = |id: &str| self.nodes.iter().any(|node| node.name == id && node.is_running());
+            let idle = stats.nodes.iter().find(|node| running(&node.node_id) && node.state != NodeState::Active);
+            if let Some(node) = idle {
+                return Err(format!("{} is {:?}", node.node_id, node.state));
+            }
+            if stats.partitions_offline + stats.partitions_moving > 0 || health.status != 200 {
+                return Err(format!("{} offline, {} moving", stats.partitions_offline, stats.partitions_moving));
+            }
+            let mut serving = 0;
+            for index in (0..self.nodes.len()).filter(|index| self.nodes[*index].is_running()) {
+                serving += self.node_stats(index).await?.partitions_serving as usize;
+            }
+            let wanted = self.ring().await.partitions.len();
+            if serving == wanted { Ok(()) } else { Err(format!("{serving} of {wanted} partitions are served")) }
+        })
+        .await;
+    }
+
+    pub(crate) async fn ring(&self) -> Ring {
+        self.client.json(&format!("{}/ring", self.master_url)).await
+    }
+
+    pub(crate) async fn node_stats(&self, index: usize) -> Result<NodeStats, String> {
+        let reply = self.client.get(&format!("{}/stats", self.node_urls[index])).await;
+        if reply.status == 200 { Ok(reply.json()) } else { Err(reply.text()) }
+    }
+
+    /// The statistics of all nodes, straight from them.
+    pub(crate) async fn all_stats(&self) -> Vec<NodeStats> {
+        let indices = 0..self.nodes.len();
+        stream::iter(indices).then(async |index| self.node_stats(index).await.unwrap()).collect().await
+    }
+
+    /// Waits until the object store has every change.
+    pub(crate) async fn uploaded(&self) {
+        eventually("all changes are uploaded", PATIENCE * 2, async || {
+            // What a node says is a little old; a change that it does not count yet would be missed by one look.
+            for _ in 0..2 {
+                let pending: u64 = self.all_stats().await.iter().map(|stats| stats.uploads_pending).sum();
+                if pending > 0 {
+                    return Err(format!("{pending} are pending"));
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Where each key is, as the map says now.
+    pub(crate) async fn owners<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Vec<usize> {
+        let ring = self.ring().await;
+        let owner = |key: &str| {
+            let name = EntryName::new(&Bucket::default(), key).unwrap();
+            let primary = ring.partitions[name.partition(ring.partition_count) as usize].primary.as_ref().unwrap();
+            self.nodes.iter().position(|node| node.name == *primary).unwrap()
+        };
+        keys.into_iter().map(owner).collect()
+    }
+
+    /// Where a key is.
+    pub(crate) async fn owner(&self, key: &str) -> usize {
+        self.owners([key]).await[0]
+    }
+
+    pub(crate) fn kill_node(&mut self, index: usize) {
+        self.nodes[index].kill();
+    }
+
+    /// Starts a stopped node again, at the address that it had.
+    pub(crate) async fn restart_node(&mut self, index: usize) {
+        self.nodes[index].start().await;
+    }
+
+    /// Deletes a stopped node's data.
+    pub(crate) fn wipe_node(&self, index: usize) {
+        assert!(!self.nodes[index].is_running());
+        fs::remove_dir_all(self.node_data(index)).unwrap();
+    }
+
+    pub(crate) fn node_data(&self, index: usize) -> PathBuf {
+        self.nodes[index].directory().join("data")
+    }
+
+    pub(crate) async fn terminate_node(&mut self, index: usize) -> Ended {
+        self.nodes[index].terminate().await
+    }
+
+    /// Stores values through the master, many at a time; all must be stored. Returns their versions.
+    pub(crate) async fn import(&self, entries: &[(String, String)]) -> Vec<u64> {
+        let put = async |(key, value): &(String, String)| {
+            let reply = self.client.put_key(&self.master_url, key, "", Bytes::copy_from_slice(value.as_bytes())).await;
+            assert!(reply.is_stored(), "{key}: {reply:?}");
+            reply.version()
+        };
+        stream::iter(entries).map(put).buffered(CONCURRENCY).collect().await
+    }
+
+    /// Reads keys at a server, many at a time.
+    pub(crate) async fn read(&self, server: &str, keys: impl IntoIterator<Item = &String>) -> Vec<Reply> {
+        let get = async |key: &String| self.client.get_key(server, key).await;
+        stream::iter(keys).map(get).buffered(CONCURRENCY).collect().await
+    }
+
+    /// Reads all entries through the master and fails unless each is what was stored. Returns the replies.
+    pub(crate) async fn read_back(&self, entries: &[(String, String)]) -> Vec<Reply> {
+        let replies = self.read(&self.master_url, entries.iter().map(|(key, _)| key)).await;
+        for ((key, value), reply) in entries.iter().zip(&replies) {
+            assert_eq!((reply.status, reply.text().as_str()), (200, value.as_str()), "{key}");
+        }
+        replies
+    }
+}
+
+/// A loopback address for one cluster. Where all of 127.0.0.0/8 is loopback, a random part of it keeps the port of a
+/// stopped server free until it is started again: nobody else takes ports there.
+fn host() -> Ipv4Addr {
+    if cfg!(target_os = "linux") {
+        Ipv4Addr::new(127, rand::random_range(1..=254), rand::random_range(1..=254), rand::random_range(1..=254))
+    } else {
+        Ipv4Addr::LOCALHOST
+    }
+}

@@ -1,0 +1,190 @@
+//! One server process: its settings, its log, its end.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use super::{PATIENCE, eventually};
+
+/// Lines of a log that are shown when a test fails.
+const SHOWN_LINES: usize = 60;
+
+/// A server that runs, ran, or is about to run.
+pub(crate) struct Server {
+    pub(crate) name: String,
+    binary: PathBuf,
+    directory: PathBuf,
+    environment: BTreeMap<String, String>,
+    child: Option<Child>,
+    starts: usize,
+}
+
+/// How a process ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) took: Duration,
+}
+
+impl Server {
+    /// A server that is not started yet. It sees `environment` and nothing else of ours.
+    pub(crate) fn new(name: &str, binary: &str, directory: &Path, environment: &[(&str, String)]) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Self {
+            name: name.to_owned(),
+            binary: binaries().join(binary),
+            directory: directory.to_owned(),
+            environment,
+            child: None,
+            starts: 0,
+        }
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
+        self.environment.insert(name.to_owned(), value.to_string());
+    }
+
+    /// Starts the process without waiting for anything.
+    pub(crate) fn spawn(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        self.starts += 1;
+        let child = Command::new(&self.binary)
+            .env_clear()
+            .envs(&self.environment)
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.log_path()).unwrap())
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display())));
+    }
+
+    /// Starts the process and waits until it says where it listens.
+    pub(crate) async fn start(&mut self) -> SocketAddr {
+        self.spawn();
+        self.address().await
+    }
+
+    /// Waits until the process says where it listens.
+    pub(crate) async fn address(&mut self) -> SocketAddr {
+        let said = self.log_line(" listens ").await;
+        let address = said.rsplit("address=").next().unwrap_or_default();
+        address.trim().parse().unwrap_or_else(|error| panic!("{said:?}: {error}"))
+    }
+
+    /// Waits for a line with `text` in the log since the last start.
+    pub(crate) async fn log_line(&mut self, text: &str) -> String {
+        let what = format!("{} logs {text:?}", self.name);
+        eventually(&what, PATIENCE, async || {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            match self.child.as_mut().map(Child::try_wait) {
+                Some(Ok(Some(status))) => panic!("{} ended with {status}:\n{log}", self.name),
+                _ => Err(log.lines().last().unwrap_or_default().to_owned()),
+            }
+        })
+        .await
+    }
+
+    /// What the process wrote since its last start.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.join(format!("stderr.{}.log", self.starts))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Ends the process as a power failure would, as far as a process is concerned: SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Asks the process to stop, and waits until it has: SIGTERM.
+    pub(crate) async fn terminate(&mut self) -> Ended {
+        let pid = self.child.as_ref().map(Child::id).unwrap();
+        // A shell has `kill` built in, so no program need be installed, and no unsafe call is needed here.
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -TERM {pid}")).status().unwrap();
+        assert!(sent.success(), "{pid} could not be told to stop");
+        self.ended().await
+    }
+
+    /// Waits for the end of a process that ends by itself, or was told to.
+    pub(crate) async fn ended(&mut self) -> Ended {
+        let (began, what) = (Instant::now(), format!("{} ends", self.name));
+        let status = eventually(&what, PATIENCE, async || match self.child.as_mut().unwrap().try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+        self.child = None;
+        Ended { status, took: began.elapsed() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            for start in 1..=self.starts {
+                let path = self.directory.join(format!("stderr.{start}.log"));
+                let log = fs::read_to_string(path).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- {}, start {start}, {} lines", self.name, lines.len());
+                for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+}
+
+/// The directory of the servers' binaries: the one that `CAIRN_BIN_DIR` names, else the one that cargo builds them into
+/// now, with the profile of this test.
+fn binaries() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| match std::env::var_os("CAIRN_BIN_DIR") {
+        Some(directory) => directory.into(),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let built = escargot::CargoBuild::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .current_release()
+        .args(["--package", "cairn-master", "--package", "cairn-node"])
+        .bins()
+        .exec()
+        .unwrap();
+    let mut directory = None;
+    for message in built {
+        let message = message.unwrap_or_else(|error| panic!("the servers cannot be built: {error}"));
+        if let Ok(escargot::format::Message::CompilerArtifact(artifact)) = message.decode()
+            && let Some(executable) = artifact.executable
+        {
+            directory = executable.parent().map(Path::to_owned);
+        }
+    }
+    directory.unwrap()
+}
