@@ -256,15 +256,16 @@ def listens(port):
     return lambda: not is_free(port)
 
 
-def free_port(consecutive=1):
-    """The first of so many free neighbouring ports."""
+def free_port(*offsets):
+    """A free port whose neighbours at these distances are free, too."""
     for _ in range(100):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             first = probe.getsockname()[1]
-        if first + consecutive <= 65536 and all(is_free(first + i) for i in range(consecutive)):
+        wanted = [first, *(first + offset for offset in offsets)]
+        if max(wanted) < 65536 and all(is_free(port) for port in wanted):
             return first
-    raise BenchError(f"found no {consecutive} free neighbouring ports in 100 attempts")
+    raise BenchError("found no free ports in 100 attempts")
 
 
 def fetch(port, path):
@@ -331,7 +332,7 @@ def start_webdis(servers, fsync):
 
 def start_cairn(servers, binary):
     """Master and one node; the node is on the port after the master's."""
-    port = free_port(consecutive=2)
+    port = free_port(1, 1001)
     room = servers.room("cairn")
     command = [binary, "dev", "--nodes", 1, "--listen", f"127.0.0.1:{port}", "--data-dir", room, "--no-object-store"]
     environment = {"LRU_SIZE": "1000000", "WORKERS": "1", "RATE_LIMIT": "0", "LOG_LEVEL": "warn"}

@@ -287,7 +287,7 @@ impl Shared {
                 doubt.get_or_insert_with(|| failure.to_string());
             }
             route = self.reroute(route, target, owner.is_some(), &failure);
-            if failure.code() == Some(ErrorCode::NotOwner) {
+            if failure.code() == Some(ErrorCode::NotOwner) && route == Route::NewOwner {
                 self.router.refresh(&map).await;
             }
             sleep(pause).await;

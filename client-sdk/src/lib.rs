@@ -57,10 +57,11 @@ mod router;
 pub use cache::{Builder, Cache, Value};
 pub use cairn_api_spec::{
     Bucket, ErrorCode, Version,
-    cluster::{Node, NodeState, NodeStats, Ring, Stats},
+    cluster::{Node, NodeState, NodeStats, Partition, Ring, Stats},
     data::{EntryMetadata, KeyList},
     error::Problem,
     operation::Durability,
+    version::Condition,
 };
 pub use error::Error;
 pub use request::{Delete, List, Put, Stored};

@@ -83,6 +83,12 @@ impl<'a> Delete<'a> {
 macro_rules! conditions {
     ($request:ident) => {
         impl $request<'_> {
+            /// Only under this condition; the methods below say each by its name.
+            pub fn condition(mut self, condition: Condition) -> Self {
+                self.condition = condition;
+                self
+            }
+
             /// Only when the key has this version (`If-Match: "version"`).
             pub fn if_match(mut self, version: Version) -> Self {
                 self.condition = Condition::Matches(version);

@@ -24,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// One attempt and all attempts of one request.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
+/// Fetching a value, for which a client waits: less than the 5 s that a master waits for a node, so that the client
+/// hears of the object store and not of a silent node.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(4);
 /// Objects whose metadata are read at a time while a partition is restored.
 const RESTORE_CONCURRENCY: usize = 16;
 
@@ -116,15 +119,18 @@ impl ObjectStore {
     /// When the store does not answer or refuses.
     pub async fn get(&self, partition: u32, name: &[u8], version: Version) -> Result<Option<Bytes>, NodeError> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.object_name(partition, name, version));
-        match request.send().await {
-            Ok(object) => {
-                let body = tokio::time::timeout(OPERATION_TIMEOUT, object.body.collect()).await;
-                let body = body.map_err(|_| NodeError::ObjectStore("the value did not arrive in time".to_owned()))?;
-                body.map(|body| Some(body.into_bytes())).map_err(|error| NodeError::ObjectStore(error.to_string()))
+        let fetch = async {
+            match request.send().await {
+                Ok(object) => match object.body.collect().await {
+                    Ok(body) => Ok(Some(body.into_bytes())),
+                    Err(error) => Err(NodeError::ObjectStore(error.to_string())),
+                },
+                Err(SdkError::ServiceError(error)) if error.err().is_no_such_key() => Ok(None),
+                Err(error) => Err(failed(error)),
             }
-            Err(SdkError::ServiceError(error)) if error.err().is_no_such_key() => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        };
+        let late = || Err(NodeError::ObjectStore("the value did not arrive in time".to_owned()));
+        tokio::time::timeout(FETCH_TIMEOUT, fetch).await.unwrap_or_else(|_| late())
     }
 
     /// Removes an object, if it is there.

@@ -15,6 +15,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const BATCH: u32 = 256;
 /// Batches in one round, so that no kind of work starves the others.
 const ROUND: usize = 40;
+/// What a row takes beside its value, roughly.
+const ROW_BYTES: u64 = 128;
 /// Statistics read every row: they may take this share of the time.
 const TOTALS_SHARE: u32 = 30;
 
@@ -42,9 +44,9 @@ async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Re
     }
     store.disk.collect_tombstones().await?;
     for _ in 0..ROUND {
-        let over = store.disk.used_bytes().await? > store.settings.disk_max_bytes;
-        store.over_budget.store(over, Ordering::Relaxed);
-        if !over || !clock.drop_some(store).await? {
+        let excess = store.disk.used_bytes().await?.saturating_sub(store.settings.disk_max_bytes);
+        store.over_budget.store(excess > 0, Ordering::Relaxed);
+        if excess == 0 || !clock.drop_some(store, excess).await? {
             break;
         }
     }
@@ -83,31 +85,42 @@ struct Clock {
 }
 
 impl Clock {
-    /// Drops some values. Returns whether any could be.
-    async fn drop_some(&mut self, store: &Store) -> Result<bool, NodeError> {
+    /// Drops values of about `excess` bytes, or a batch of them. Returns whether any could be.
+    async fn drop_some(&mut self, store: &Store, excess: u64) -> Result<bool, NodeError> {
         // The first lap spares what is in memory, the second does not.
         for spare in [true, false] {
             let mut laps = 0;
             while laps < 2 {
                 let uploaded_only = store.objects.is_some();
                 let rows = store.disk.values_from(self.hand, uploaded_only, BATCH).await?;
-                let Some((last, ..)) = rows.last() else {
+                if rows.is_empty() {
                     self.hand = 0;
                     laps += 1;
                     continue;
-                };
-                self.hand = *last;
-                let chosen: Vec<_> =
-                    rows.iter().filter(|(_, name, _)| !spare || !store.partitions.memory.contains(name)).collect();
-                if chosen.is_empty() {
+                }
+                // A whole batch of large values could be all that there is.
+                let mut freed = 0;
+                let mut ids = Vec::new();
+                let mut names = Vec::new();
+                for (id, name, version, size) in rows {
+                    if freed >= excess {
+                        break;
+                    }
+                    self.hand = id;
+                    if !spare || !store.partitions.memory.contains(&name) {
+                        freed += size + ROW_BYTES;
+                        ids.push((id, version));
+                        names.push(name);
+                    }
+                }
+                if ids.is_empty() {
                     continue;
                 }
-                let ids = chosen.iter().map(|(id, _, version)| (*id, *version)).collect();
                 if uploaded_only {
                     store.metrics.offloads.inc_by(store.disk.offload(ids).await?);
                 } else {
                     store.metrics.evictions.inc_by(store.disk.evict(ids).await?);
-                    chosen.iter().for_each(|(_, name, _)| store.partitions.memory.remove(name));
+                    names.iter().for_each(|name| store.partitions.memory.remove(name));
                 }
                 return Ok(true);
             }

@@ -1,13 +1,35 @@
-//! What each command does.
+//! What each command does. Results go to stdout, everything else to stderr.
 
 mod dev;
+mod export;
+mod import;
+mod keys;
+mod progress;
+mod rows;
+mod tables;
 
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
+use cairn_client::Cache;
+
+use crate::cli::{Cli, Cluster, Command};
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let cluster = cli.cluster;
     match cli.command {
-        Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Dev(args) => dev::run(args).await?,
+        Command::Get { key } => keys::get(&connect(&cluster).await?, &key).await?,
+        Command::Put(args) => keys::put(&connect(&cluster).await?, args).await?,
+        Command::Delete { key, conditions } => keys::delete(&connect(&cluster).await?, &key, &conditions).await?,
+        Command::List { prefix, limit, long } => keys::list(&connect(&cluster).await?, prefix, limit, long).await?,
+        Command::Import(args) => return import::run(&connect(&cluster).await?, args).await,
+        Command::Export(args) => return export::run(&connect(&cluster).await?, args).await,
+        Command::Nodes => tables::nodes(&connect(&cluster).await?).await?,
+        Command::Ring => tables::ring(&connect(&cluster).await?).await?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn connect(cluster: &Cluster) -> Result<Cache, cairn_client::Error> {
+    Cache::builder().url(&cluster.url()).bucket(&cluster.bucket).connect().await
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_api_spec::cluster::{NodeState, Stats};
+use cairn_api_spec::cluster::{Node, NodeState, Stats};
 use cairn_server_kit::{
     config::{Common, ConfigError},
     server::bind,
@@ -93,12 +93,19 @@ pub enum DevError {
     NotReady(String),
 }
 
+/// The settings that all servers share: the caller sends the log where it belongs before it starts them.
+///
+/// # Errors
+/// [`DevError::Settings`].
+pub fn common(options: &Options, env: &dyn Fn(&str) -> Option<String>) -> Result<Common, DevError> {
+    Ok(Settings { options, env, master: options.listen }.master()?.common)
+}
+
 /// A running local cluster. Dropping it ends the servers without waiting for them.
 #[derive(Debug)]
 pub struct DevCluster {
     master: SocketAddr,
     nodes: Vec<(String, SocketAddr)>,
-    common: Common,
     s3: Option<EmbeddedS3>,
     node_tasks: Tasks,
     master_task: Tasks,
@@ -113,7 +120,6 @@ impl DevCluster {
         let sockets = Sockets::bind(options)?;
         let settings = Settings { options, env, master: reachable(sockets.master.local_addr()?) };
         let master_config = settings.master()?;
-        let common = master_config.common.clone();
         let s3 = match options.object_store {
             true => Some(EmbeddedS3::start(&options.data_dir.join("s3")).await?),
             false => None,
@@ -129,7 +135,6 @@ impl DevCluster {
         let mut cluster = Self {
             master: settings.master,
             nodes: Vec::new(),
-            common,
             s3,
             node_tasks: Tasks::default(),
             master_task: Tasks::default(),
@@ -157,11 +162,6 @@ impl DevCluster {
     /// The nodes' ids and URLs.
     pub fn node_urls(&self) -> Vec<(String, String)> {
         self.nodes.iter().map(|(id, address)| (id.clone(), format!("http://{address}"))).collect()
-    }
-
-    /// The settings that all servers share, for logging.
-    pub fn common(&self) -> &Common {
-        &self.common
     }
 
     /// Waits until the nodes serve every partition.
@@ -232,9 +232,12 @@ async fn unready(client: &reqwest::Client, master: &str, nodes: &[(String, Strin
             Some(format!("{} partitions are offline", stats.partitions_offline))
         }
         Ok(stats) => {
-            let active =
-                |id: &str| stats.nodes.iter().any(|node| node.node_id == id && node.state == NodeState::Active);
-            nodes.iter().find(|(id, _)| !active(id)).map(|(id, _)| format!("{id} is not active"))
+            // A map of the run before has the addresses of then.
+            let is_active = |(id, url): &&(String, String)| {
+                let here = |node: &Node| node.node_id == *id && node.address == *url && node.state == NodeState::Active;
+                stats.nodes.iter().any(here)
+            };
+            nodes.iter().find(|node| !is_active(node)).map(|(id, _)| format!("{id} is not active"))
         }
         Err(error) => Some(format!("the master: {error}")),
     }

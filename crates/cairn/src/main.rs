@@ -1,6 +1,6 @@
 //! The `cairn` process: arguments, exit codes, and nothing else.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -15,6 +15,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> ExitCode {
     match commands::run(cli::Cli::parse()).await {
         Ok(code) => code,
+        // Whoever reads has had enough, as `head` has.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("cairn: {error:#}");
             ExitCode::FAILURE

@@ -153,7 +153,8 @@ impl Disk {
         rows.iter()
             .map(|row| {
                 let name = Bytes::copy_from_slice(row.try_get(1)?);
-                Ok((row.try_get(0)?, name, Version(row.try_get::<i64, _>(2)?.cast_unsigned())))
+                let number = |index: usize| row.try_get::<i64, _>(index).map(i64::cast_unsigned);
+                Ok((row.try_get(0)?, name, Version(number(2)?), number(3)?))
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 use cairn_api_spec::ErrorCode;
 use futures_util::{StreamExt, stream};
 
-use crate::support::{CONCURRENCY, Cluster, PATIENCE, Setup, eventually, sends_problem, unicode_data};
+use crate::support::{CONCURRENCY, Cluster, Setup, sends_problem, unicode_data};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_imported_line_is_read_back_through_the_master_straight_from_its_owner_and_by_a_listing() {
@@ -36,30 +36,18 @@ async fn every_imported_line_is_read_back_through_the_master_straight_from_its_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fits_neither_memory_nor_disk_is_read_back_from_the_object_store() {
-    let Some(mut entries) = unicode_data() else { return };
-    entries.truncate(N);
-    let t = std::time::Instant::now();
-    let node = &[("LRU_SIZE", "1000"), ("DISK_MAX_BYTES", "1MB")];
+    let Some(entries) = unicode_data() else { return };
+    // A sixth of the lines and a disk budget below their share of it: uploads of a debug build are slow.
+    let entries: Vec<_> = entries.into_iter().step_by(6).collect();
+    let node = &[("LRU_SIZE", "1000"), ("DISK_MAX_BYTES", "256KiB")];
     let cluster = Cluster::start(Setup { object_store: true, node, ..Setup::default() }).await;
     cluster.import(&entries).await;
-    eprintln!("import {:?}", t.elapsed());
     cluster.uploaded().await;
-    eprintln!("uploaded {:?}", t.elapsed());
-    for s in cluster.all_stats().await {
-        eprintln!("{s:?}")
-    }
-    eventually("values leave the disks", PATIENCE, async || {
-        let on_disk: u64 = cluster.all_stats().await.iter().map(|stats| stats.entries_by_tier.disk).sum();
-        if on_disk < entries.len() as u64 / 10 { Ok(()) } else { Err(format!("{on_disk} values are on the disks")) }
-    })
-    .await;
-    eprintln!("left {:?}", t.elapsed());
+    cluster.offloaded().await;
 
     let replies = cluster.read_back(&entries).await;
-    eprintln!("read {:?}", t.elapsed());
     let from_store = replies.iter().filter(|reply| reply.tier() == "object").count();
     assert!(from_store * 2 > entries.len(), "{from_store} of {} reads came from the object store", entries.len());
     let counted: u64 = cluster.all_stats().await.iter().map(|stats| stats.hits_by_tier.object).sum();
     assert_eq!(counted, from_store as u64);
 }
-const N: usize = 34924;

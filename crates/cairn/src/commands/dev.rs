@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
-use cairn::dev::{DevCluster, DevError, Options};
-use cairn_server_kit::{config::ConfigError, server::shutdown_signal, telemetry};
+use cairn::dev::{DevCluster, DevError, Options, common};
+use cairn_server_kit::{server::shutdown_signal, telemetry};
 
 use crate::cli::Dev;
 
@@ -18,11 +18,10 @@ pub(crate) async fn run(args: Dev) -> anyhow::Result<()> {
         data_dir: args.data_dir,
         object_store: !args.no_object_store,
     };
-    let mut cluster = match DevCluster::start(&options, &|name| std::env::var(name).ok()).await {
-        Err(DevError::Settings(ConfigError::Flags(error))) => anyhow::bail!("{}", error.render()),
-        started => started?,
-    };
-    telemetry::init(&cluster.common().log_level, cluster.common().log_format)?;
+    let env = |name: &str| std::env::var(name).ok();
+    let common = common(&options, &env)?;
+    telemetry::init(&common.log_level, common.log_format)?;
+    let mut cluster = DevCluster::start(&options, &env).await?;
     let signal = shutdown_signal();
     tokio::pin!(signal);
     let failed = tokio::select! {

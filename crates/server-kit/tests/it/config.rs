@@ -1,7 +1,7 @@
 use std::{ffi::OsString, fs, time::Duration};
 
 use cairn_server_kit::config::{
-    Common, ConfigError, LogFormat, load, parse_bytes, parse_duration_setting, settings_table,
+    Common, ConfigError, LogFormat, load, load_shared, parse_bytes, parse_duration_setting, settings_table,
 };
 use clap::{CommandFactory, Parser};
 use tempfile::TempDir;
@@ -49,6 +49,27 @@ impl Layers {
     fn refused(&self, flags: &[&str]) -> String {
         self.load(flags).unwrap_err().to_string()
     }
+}
+
+/// Another server in the same process.
+#[derive(Parser, Debug)]
+struct OtherSettings {
+    #[arg(long, default_value_t = 8)]
+    vnodes: u32,
+}
+
+#[test]
+fn servers_of_one_process_share_a_file_and_have_defaults_of_their_own() {
+    let layers = Layers::new("lru_size = 1\nvnodes = 2");
+    assert!(layers.refused(&[]).contains("unknown setting `vnodes`"));
+    let env = |name: &str| layers.env.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let load = |flags: &[&str]| {
+        let args = ["test"].iter().chain(flags).map(OsString::from).collect();
+        load_shared::<Settings>(args, &env, &[OtherSettings::command()], &[("lru_size", "9"), ("log_level", "warn")])
+    };
+    let settings = load(&[]).unwrap();
+    assert_eq!((settings.lru_size, settings.common.log_level.as_str()), (1, "warn"));
+    assert_eq!(load(&["--log-level=debug"]).unwrap().common.log_level, "debug");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! HTTP as the tests speak it.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_api_spec::{
@@ -141,15 +141,4 @@ pub(crate) fn sends_problem(reply: &Reply, code: ErrorCode) -> Problem {
 
 pub(crate) fn key_url(server: &str, key: &str) -> String {
     format!("{server}/keys/{}", encode_key(key))
-}
-
-/// Name and labels to value of every sample in Prometheus's text format; the line that is none fails the test.
-pub(crate) fn samples(text: &str) -> HashMap<String, f64> {
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line:?}"));
-            (name.to_owned(), value.parse().unwrap_or_else(|error| panic!("{line:?}: {error}")))
-        })
-        .collect()
 }

@@ -1,6 +1,6 @@
 //! A master and its nodes.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
@@ -10,7 +10,7 @@ use cairn_api_spec::{
 use futures_util::{StreamExt, stream};
 use tempfile::TempDir;
 
-use super::{CONCURRENCY, Client, Ended, ObjectStore, PATIENCE, Reply, Server, eventually};
+use super::{CONCURRENCY, Client, ObjectStore, PATIENCE, Reply, Server, eventually};
 
 /// What a cluster is started with, beside what every cluster here has.
 #[derive(Clone, Copy)]
@@ -47,7 +47,7 @@ impl Cluster {
         let directory = TempDir::new().unwrap();
         let host = host();
         let store = match setup.object_store {
-            true => Some(ObjectStore::start(&directory.path().join("s3")).await),
+            true => Some(ObjectStore::start().await),
             false => None,
         };
         let environment = [
@@ -170,10 +170,19 @@ impl Cluster {
         if reply.status == 200 { Ok(reply.json()) } else { Err(reply.text()) }
     }
 
-    /// The statistics of all nodes, straight from them.
+    /// The statistics of all running nodes, straight from them.
     pub(crate) async fn all_stats(&self) -> Vec<NodeStats> {
-        let indices = 0..self.nodes.len();
+        let indices = (0..self.nodes.len()).filter(|index| self.nodes[*index].is_running());
         stream::iter(indices).then(async |index| self.node_stats(index).await.unwrap()).collect().await
+    }
+
+    /// Waits until no disk holds a value.
+    pub(crate) async fn offloaded(&self) {
+        eventually("values leave the disks", PATIENCE, async || {
+            let on_disk: u64 = self.all_stats().await.iter().map(|stats| stats.entries_by_tier.disk).sum();
+            if on_disk == 0 { Ok(()) } else { Err(format!("{on_disk} values are on the disks")) }
+        })
+        .await;
     }
 
     /// Waits until the object store has every change.
@@ -185,7 +194,7 @@ impl Cluster {
                 if pending > 0 {
                     return Err(format!("{pending} are pending"));
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
             }
             Ok(())
         })
@@ -208,10 +217,6 @@ impl Cluster {
         self.owners([key]).await[0]
     }
 
-    pub(crate) fn kill_node(&mut self, index: usize) {
-        self.nodes[index].kill();
-    }
-
     /// Starts a stopped node again, at the address that it had.
     pub(crate) async fn restart_node(&mut self, index: usize) {
         self.nodes[index].start().await;
@@ -220,15 +225,7 @@ impl Cluster {
     /// Deletes a stopped node's data.
     pub(crate) fn wipe_node(&self, index: usize) {
         assert!(!self.nodes[index].is_running());
-        fs::remove_dir_all(self.node_data(index)).unwrap();
-    }
-
-    pub(crate) fn node_data(&self, index: usize) -> PathBuf {
-        self.nodes[index].directory().join("data")
-    }
-
-    pub(crate) async fn terminate_node(&mut self, index: usize) -> Ended {
-        self.nodes[index].terminate().await
+        fs::remove_dir_all(self.nodes[index].directory().join("data")).unwrap();
     }
 
     /// Stores values through the master, many at a time; all must be stored. Returns their versions.

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod load;
 mod object_store;
 mod process;
 mod unicode;
@@ -9,10 +10,11 @@ mod unicode;
 use std::time::Duration;
 
 pub(crate) use self::{
-    client::{Client, Reply, sends_problem},
+    client::{Client, Reply, key_url, sends_problem},
     cluster::{Cluster, Setup},
+    load::Load,
     object_store::{Mode, ObjectStore},
-    process::{Ended, Server},
+    process::Server,
     unicode::unicode_data,
 };
 

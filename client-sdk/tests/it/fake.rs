@@ -1,0 +1,117 @@
+//! A server that answers as it is told, and remembers what it was asked.
+
+use std::sync::{Arc, Mutex};
+
+use cairn_client::ErrorCode;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+#[derive(Clone)]
+pub(crate) enum Answer {
+    /// Status line, further headers, body.
+    Reply(&'static str, String, String),
+    /// Closes the connection after it has read the request.
+    Close,
+    /// Never answers.
+    Hang,
+}
+
+pub(crate) struct Fake {
+    pub(crate) url: String,
+    seen: Arc<Mutex<Vec<String>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+type Handler = dyn Fn(&str) -> Answer + Send + Sync;
+
+impl Fake {
+    /// `answer` gets the request line.
+    pub(crate) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (seen, answer): (Arc<Mutex<Vec<String>>>, Arc<Handler>) = (Arc::default(), Arc::new(answer));
+        let remembered = seen.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, remembered.clone(), answer.clone()));
+            }
+        });
+        Self { url, seen, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Method and path of every request, but those that wait for the next map.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// One request, one connection.
+async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc<Handler>) {
+    let Some(head) = read(&mut stream).await else { return };
+    let line = head.lines().next().unwrap();
+    let answer = if line.contains("wait=") {
+        Answer::Hang
+    } else {
+        seen.lock().unwrap().push(line.strip_suffix(" HTTP/1.1").unwrap().to_owned());
+        answer(line)
+    };
+    match answer {
+        Answer::Close => {}
+        Answer::Hang => std::future::pending().await,
+        Answer::Reply(status, headers, body) => {
+            let length =
+                if status.starts_with("204") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+            let reply = format!("HTTP/1.1 {status}\r\n{headers}{length}Connection: close\r\n\r\n{body}");
+            // The client may be gone.
+            let _ = stream.write_all(reply.as_bytes()).await;
+        }
+    }
+}
+
+/// The head; the body is read, too, so that closing does not reset the connection.
+async fn read(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+        if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+            return Some(head.to_owned());
+        }
+    }
+}
+
+pub(crate) fn problem(status: u16, code: ErrorCode) -> Answer {
+    let status = match status {
+        412 => "412 Precondition Failed",
+        421 => "421 Misdirected Request",
+        500 => "500 Internal Server Error",
+        504 => "504 Gateway Timeout",
+        _ => "503 Service Unavailable",
+    };
+    let code = code.as_str();
+    let body = format!(
+        r#"{{"type":"about:blank","title":"t","status":{},"code":"{code}","detail":"d","trace_id":"0"}}"#,
+        &status[..3]
+    );
+    Answer::Reply(status, "ETag: \"7\"\r\nContent-Type: application/problem+json\r\n".to_owned(), body)
+}
+
+/// A map of one partition.
+pub(crate) fn ring(epoch: u64, address: &str) -> Answer {
+    let body = format!(
+        r#"{{"cluster_id":1,"epoch":{epoch},"partition_count":1,"hash":"xxh3-64",
+            "partitions":[{{"id":0,"epoch":{epoch},"primary":"n","in_sync":["n"],"learners":[]}}],
+            "nodes":[{{"node_id":"n","incarnation":1,"address":"{address}","peer_address":"127.0.0.1:1"}}]}}"#
+    );
+    Answer::Reply("200 OK", "Content-Type: application/json\r\n".to_owned(), body)
+}

@@ -1,0 +1,78 @@
+//! `cairn nodes` and `cairn ring`, and the tables that people read.
+
+use std::io::{self, Write as _};
+
+use cairn_client::{Cache, EntryMetadata, NodeState};
+use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use indicatif::HumanBytes;
+
+pub(super) async fn nodes(cache: &Cache) -> anyhow::Result<()> {
+    let mut table = table(&["node", "state", "address", "partitions", "keys", "memory", "disk", "object store"], 3);
+    for node in cache.nodes().await? {
+        let bytes = node.stats.bytes_by_tier;
+        table.add_row([
+            node.node_id,
+            state(node.state).to_owned(),
+            node.address,
+            node.partitions.to_string(),
+            node.stats.entries.to_string(),
+            HumanBytes(bytes.memory).to_string(),
+            HumanBytes(bytes.disk).to_string(),
+            HumanBytes(bytes.object).to_string(),
+        ]);
+    }
+    Ok(writeln!(io::stdout(), "{table}")?)
+}
+
+pub(super) async fn ring(cache: &Cache) -> anyhow::Result<()> {
+    let ring = cache.ring().await?;
+    let mut table = table(&["node", "address", "primary of", "in sync", "learning"], 2);
+    for node in &ring.nodes {
+        let id = &node.node_id;
+        let count = |holds: &dyn Fn(&cairn_api_spec::cluster::Partition) -> bool| {
+            ring.partitions.iter().filter(|partition| holds(partition)).count().to_string()
+        };
+        table.add_row([
+            id.clone(),
+            node.address.clone(),
+            count(&|partition| partition.primary.as_ref() == Some(id)),
+            count(&|partition| partition.in_sync.contains(id)),
+            count(&|partition| partition.learners.contains(id)),
+        ]);
+    }
+    let unassigned = ring.partitions.iter().filter(|partition| partition.primary.is_none()).count();
+    let (epoch, partitions, hash) = (ring.epoch, ring.partition_count, &ring.hash);
+    let mut out = io::stdout();
+    writeln!(out, "epoch {epoch}, {partitions} partitions by {hash}, {unassigned} without a primary\n{table}")?;
+    Ok(())
+}
+
+/// Keys with what is known of them.
+pub(super) fn keys(keys: &[EntryMetadata]) -> Table {
+    let mut table = table(&["key", "bytes", "version", "expires"], 1);
+    for entry in keys {
+        let expires = entry.expires_at.map_or_else(String::new, |at| at.to_string());
+        table.add_row([entry.key.clone(), entry.size.to_string(), entry.version.to_string(), expires]);
+    }
+    table
+}
+
+/// The columns from `first_number` on are aligned to the right.
+fn table(header: &[&str], first_number: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
+    for column in table.column_iter_mut().skip(first_number) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Joining => "joining",
+        NodeState::Active => "active",
+        NodeState::Suspect => "suspect",
+        NodeState::Draining => "draining",
+        NodeState::Gone => "gone",
+    }
+}
