@@ -119,6 +119,9 @@ pub struct Heartbeat {
 pub struct HeartbeatReply {
     /// The map epoch that the master knows.
     pub epoch: u64,
+    /// The node was removed from the cluster, and should stop.
+    #[serde(default)]
+    pub leave: bool,
 }
 
 /// A registered node.

@@ -120,6 +120,12 @@ impl EntryName {
         std::str::from_utf8(&self.bytes[usize::from(self.bucket_len) + 1..]).unwrap_or_default()
     }
 
+    /// Whether the key is `.` or `..`. URL parsers resolve these away, however they are written, so such a key cannot
+    /// travel in a URL that one of them has built.
+    pub fn is_dots(&self) -> bool {
+        matches!(self.key(), "." | "..")
+    }
+
     /// The partition that holds this name, of `count`.
     pub fn partition(&self, count: u32) -> u32 {
         partition_of(&self.bytes, count)

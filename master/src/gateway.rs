@@ -124,8 +124,7 @@ impl Gateway {
                     self.plan.cluster.ring.changed_from(routes.ring_epoch, MAP_TIMEOUT).await;
                 }
                 Err(error) if error.code == ErrorCode::NotOwner => {
-                    let detail = format!("the partition is moving: {}", error.detail);
-                    return Err(answered_by(ApiError::new(ErrorCode::PartitionOffline, detail)));
+                    return Err(answered_by(moving(error)));
                 }
                 result => return result.map_err(answered_by),
             }
@@ -133,7 +132,8 @@ impl Gateway {
     }
 
     async fn ask(&self, owner: &Owner, operation: Operation) -> Result<Reply, ApiError> {
-        if matches!(&operation.action, Action::Put(put) if put.value.len() > MAX_FRAMED_VALUE_BYTES) {
+        let large = matches!(&operation.action, Action::Put(put) if put.value.len() > MAX_FRAMED_VALUE_BYTES);
+        if large && !operation.name.is_dots() {
             return self.put_over_http(owner, operation, None).await;
         }
         let deadline = match &operation.action {
@@ -165,7 +165,7 @@ impl Gateway {
                     self.plan.cluster.ring.changed_from(routes.ring_epoch, MAP_TIMEOUT).await;
                 }
                 Err(error) if error.code == ErrorCode::NotOwner => {
-                    return Err(ApiError::new(ErrorCode::PartitionOffline, "partitions are moving"));
+                    return Err(moving(error));
                 }
                 result => return result,
             }
@@ -192,6 +192,16 @@ impl Gateway {
     }
 }
 
+/// A second `not_owner` says that the map is changing faster than it is worth following; the client may.
+fn moving(error: ApiError) -> ApiError {
+    match error.code {
+        ErrorCode::NotOwner => {
+            ApiError::new(ErrorCode::PartitionOffline, format!("the partition is moving: {}", error.detail))
+        }
+        _ => error,
+    }
+}
+
 async fn call(link: &Client, request: &Request, deadline: Duration, is_write: bool) -> Result<ResponseKind, ApiError> {
     let mut result = link.call::<Response>(request, deadline).await;
     // A connection that broke may have been an old one; nothing is lost by reading once more.
@@ -213,8 +223,13 @@ impl DataApi for Gateway {
 
     fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {
         async move {
+            if operation.name.is_dots() {
+                return self.forward(http::collect(operation, value).await?).await;
+            }
             let routes = self.routes();
-            self.put_over_http(routes.owner(&operation.name)?, operation, Some(value)).await
+            let owner = routes.owner(&operation.name)?;
+            // What has been streamed cannot be sent again.
+            self.put_over_http(owner, operation, Some(value)).await.map_err(moving)
         }
         .boxed()
     }

@@ -5,7 +5,7 @@
 //! registrations in one line.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -22,6 +22,8 @@ use crate::{
 };
 
 const PREFIX: &str = "nodes/";
+/// Removed nodes that are remembered.
+const MAX_REMOVED: usize = 1_024;
 
 /// When silence means something.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +98,8 @@ pub struct Registry {
     changes: tokio::sync::Mutex<()>,
     members: Mutex<BTreeMap<String, Member>>,
     joined: Mutex<Instant>,
+    /// Nodes that were removed, with their incarnation: they are told to stop, and would register again otherwise.
+    removed: Mutex<HashMap<String, u64>>,
 }
 
 impl Registry {
@@ -111,6 +115,7 @@ impl Registry {
             changes: tokio::sync::Mutex::default(),
             members: Mutex::default(),
             joined: Mutex::new(Instant::now()),
+            removed: Mutex::default(),
         };
         registry.reload().await?;
         Ok(registry)
@@ -153,6 +158,7 @@ impl Registry {
                 return Ok(false);
             }
         }
+        self.removed().remove(&node.node_id);
         let draining = known.as_ref().is_some_and(Member::is_draining);
         tracing::info!(node = node.node_id, address = node.address, new = known.is_none(), "a node registers");
         let record = NodeRecord { node, draining };
@@ -163,11 +169,14 @@ impl Registry {
         Ok(known.is_none())
     }
 
-    /// Takes note of a heartbeat.
+    /// Takes note of a heartbeat. Returns whether the node was removed, and should stop.
     ///
     /// # Errors
     /// [`Error::NodeNotFound`] when the node, with this incarnation, must register again.
-    pub fn beat(&self, node_id: &str, heartbeat: Heartbeat) -> Result<(), Error> {
+    pub fn beat(&self, node_id: &str, heartbeat: Heartbeat) -> Result<bool, Error> {
+        if self.removed().get(node_id) == Some(&heartbeat.incarnation) {
+            return Ok(true);
+        }
         let mut members = self.lock();
         let member = members.get_mut(node_id);
         let other_incarnation = member.is_some();
@@ -177,7 +186,11 @@ impl Registry {
         member.heard = Instant::now();
         member.last_heartbeat = Some(Timestamp::now());
         member.stats = heartbeat.stats;
-        Ok(())
+        Ok(false)
+    }
+
+    fn removed(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks a node as on its way out.
@@ -204,6 +217,14 @@ impl Registry {
         let removed = self.store.cas(&key(node_id), Some(member.revision), None).await;
         self.reload_on_conflict(removed).await?;
         self.lock().remove(node_id);
+        {
+            let mut removed = self.removed();
+            // A node asks within a second; nobody asks for those of long ago.
+            if removed.len() >= MAX_REMOVED {
+                removed.clear();
+            }
+            removed.insert(node_id.to_owned(), member.registration().incarnation);
+        }
         tracing::info!(node = node_id, "a node is no longer registered");
         Ok(())
     }

@@ -53,6 +53,9 @@ pub enum NodeError {
     /// The object of an uploaded value is not in the object store.
     #[error("the object store has lost the value of version {0}")]
     ObjectLost(u64),
+    /// The writer went away with the write.
+    #[error("the node stopped while the write was on its way to the disk")]
+    Unsettled,
     /// The write is on the disk, and whether it is in the object store is not known.
     #[error("the value is on the disk, and its upload was not confirmed in time")]
     UploadNotConfirmed,
@@ -87,7 +90,7 @@ impl From<NodeError> for ApiError {
             NodeError::Disk(_) | NodeError::Corrupt | NodeError::ObjectLost(_) | NodeError::Transfer(_) => {
                 ErrorCode::Internal
             }
-            NodeError::UploadNotConfirmed => ErrorCode::OutcomeUnknown,
+            NodeError::UploadNotConfirmed | NodeError::Unsettled => ErrorCode::OutcomeUnknown,
             NodeError::ShuttingDown => ErrorCode::ShuttingDown,
         };
         ApiError::new(code, error.to_string())

@@ -18,8 +18,6 @@ use crate::{disk::Row, error::NodeError, masters::Masters, ownership::Identity, 
 /// What one page holds, at most and if more than one row.
 const PAGE_ROWS: usize = 512;
 const PAGE_BYTES: u64 = 1 << 20;
-/// A page with the largest value there may be, and what stands around it.
-const MAX_PAGE_BYTES: usize = 80 << 20;
 const FETCH_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a primary waits for its own map, or for the last writes, before the learner must ask again.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,8 +77,7 @@ pub async fn fetch_all(
     epoch: u64,
     primary: &str,
 ) -> Result<Version, NodeError> {
-    let limits = Limits { max_message_bytes: MAX_PAGE_BYTES, ..Limits::default() };
-    let client = Client::new(primary, limits);
+    let client = Client::new(primary, Limits::default());
     let fetch = Fetch { partition, epoch, learner: identity.node_id.clone(), ..Fetch::default() };
     let copied = copy(store, &client, fetch.clone()).await?;
     copy(store, &client, Fetch { after_version: copied.0, hold_writes: true, ..fetch }).await

@@ -38,8 +38,11 @@ impl LinkService {
 
 async fn execute(store: &Store, message: Execute) -> Result<Executed, ApiError> {
     let epoch = message.epoch;
-    let mut outcome = store.execute(message.into_operation()?, epoch).await?;
+    let operation = message.into_operation()?;
+    let streamable = !operation.name.is_dots();
+    let mut outcome = store.execute(operation, epoch).await?;
     if let Outcome::Found { value, .. } = &mut outcome
+        && streamable
         && value.as_ref().is_some_and(|value| value.len() > MAX_FRAMED_VALUE_BYTES)
     {
         *value = None;

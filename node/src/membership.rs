@@ -1,6 +1,9 @@
 //! The node's place in the cluster: it registers, beats, and follows the partition map.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use cairn_api_spec::{
     ErrorCode,
@@ -31,7 +34,7 @@ pub async fn first_ring(masters: &Masters, stop: &CancellationToken) -> Option<R
     }
 }
 
-/// Registers, then beats every `interval` until `stop`.
+/// Registers, then beats every `interval` until `stop`, or until the node was removed from the cluster.
 pub async fn beat(
     masters: Arc<Masters>,
     ownership: Arc<Ownership>,
@@ -50,27 +53,33 @@ pub async fn beat(
         let result =
             if registered { heartbeat(&masters, &ownership, &node).await } else { register(&masters, &node).await };
         match result {
-            Ok(()) => registered = true,
+            Ok(true) => {
+                tracing::info!(node_id = node.node_id, "removed from the cluster");
+                return;
+            }
+            Ok(false) => registered = true,
             Err(error) => {
                 registered &= error.code() != Some(ErrorCode::NodeNotFound);
                 tracing::warn!(%error, "the master has not heard this node");
             }
         }
+        ownership.store().registered.store(registered, Ordering::Relaxed);
     }
 }
 
-async fn register(masters: &Masters, node: &RegisterNode) -> Result<(), MasterError> {
+async fn register(masters: &Masters, node: &RegisterNode) -> Result<bool, MasterError> {
     masters.register(node).await?;
     tracing::info!(node_id = node.node_id, address = node.address, "registered");
-    Ok(())
+    Ok(false)
 }
 
-async fn heartbeat(masters: &Masters, ownership: &Ownership, node: &RegisterNode) -> Result<(), MasterError> {
+/// Returns whether the node was removed.
+async fn heartbeat(masters: &Masters, ownership: &Ownership, node: &RegisterNode) -> Result<bool, MasterError> {
     let store = ownership.store();
     store.metrics.refresh(&store.partitions);
     let heartbeat =
         Heartbeat { incarnation: node.incarnation, epoch: ownership.ring_epoch(), stats: store.metrics.stats() };
-    masters.heartbeat(&node.node_id, &heartbeat).await.map(|_| ())
+    masters.heartbeat(&node.node_id, &heartbeat).await.map(|reply| reply.leave)
 }
 
 /// Follows the map until `stop`.

@@ -45,7 +45,6 @@ impl Memory {
 
     fn shard(&self, name: &[u8]) -> MutexGuard<'_, Shard> {
         // The low bits choose the partition; the high ones are independent of it.
-        #[expect(clippy::cast_possible_truncation, reason = "the shift leaves 16 bits")]
         let index = (xxh3_64(name) >> 48) as usize % self.shards.len();
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -141,7 +141,7 @@ impl Ownership {
             }
             self.store.partitions.set_role(partition, &mut state, Role::Restoring);
             self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move {
-                this.restore(partition, epoch).await
+                this.restore(partition, epoch).await;
             });
         } else if entry.learners.iter().any(me) {
             self.store.partitions.set_role(partition, &mut state, Role::Learning);
@@ -220,10 +220,17 @@ impl Ownership {
             Ok(last)
         });
         let last = learned.await;
+        {
+            let mut inner = self.inner();
+            if self.store.partitions.lock(partition).epoch != epoch {
+                return;
+            }
+            // Before the master is asked: the map that makes this node the primary may be here before the answer, and
+            // without this it would take the rows for foreign ones.
+            inner.held.insert(partition, last);
+        }
         let Some(entry) = handover::take_over(&self.masters, &self.identity, partition, epoch).await else { return };
-        let mut inner = self.inner();
-        inner.held.insert(partition, last);
-        self.apply_partition(&mut inner, &entry);
+        self.apply_partition(&mut self.inner(), &entry);
     }
 
     async fn discard(&self, partition: u32) {

@@ -160,6 +160,11 @@ impl Partitions {
     /// Gives a role. The caller holds the partition's lock.
     pub fn set_role(&self, partition: u32, state: &mut State, role: Role) {
         state.role = role;
+        if role != Role::Serving {
+            // What a read finds from now on may be overtaken elsewhere, and must not be in memory when the partition
+            // comes back.
+            state.flights.drain().for_each(|(_, flight)| flight.stale.store(true, Ordering::Release));
+        }
         let served = if role == Role::Serving { state.epoch } else { 0 };
         self.serving[partition as usize].store(served, Ordering::Release);
         self.changes.send_modify(|n| *n += 1);

@@ -1,5 +1,7 @@
 //! The node's own resources beside the keys: health, statistics, metrics.
 
+use std::sync::atomic::Ordering;
+
 use actix_web::{HttpResponse, get, web};
 use cairn_api_spec::{
     ErrorCode,
@@ -40,8 +42,8 @@ async fn check_live() -> web::Json<Health> {
 async fn check_ready(state: web::Data<AppState>) -> Result<web::Json<Health>, HttpError> {
     let offline = |detail: &str| HttpError(cairn_api_spec::ApiError::new(ErrorCode::PartitionOffline, detail));
     let store = state.store.get().ok_or_else(|| HttpError(NodeError::NotJoined.into()))?;
-    if store.metrics.ring_epoch.get() == 0 {
-        return Err(offline("this node does not know the partition map yet"));
+    if !store.registered.load(Ordering::Relaxed) {
+        return Err(offline("the master does not know this node"));
     }
     if store.partitions.restoring() {
         return Err(offline("partitions are being restored from the object store"));

@@ -167,8 +167,11 @@ async fn run_tiers(
     ownership.apply(&ring);
     cell.get_or_init(|| store.clone());
     tokio::join!(
-        membership::beat(masters.clone(), ownership.clone(), node, config.heartbeat_interval, stop.clone()),
-        membership::follow_ring(masters, ownership.clone(), stop.clone()),
+        async {
+            membership::beat(masters.clone(), ownership.clone(), node, config.heartbeat_interval, stop.clone()).await;
+            stop.cancel();
+        },
+        membership::follow_ring(masters.clone(), ownership.clone(), stop.clone()),
         sweep::run(store.clone(), stop.clone()),
         async {
             if let Some(objects) = objects {

@@ -51,6 +51,8 @@ pub struct Parts {
     pub metrics: NodeMetrics,
     /// What was configured.
     pub settings: StoreSettings,
+    /// The master knows this node.
+    pub registered: AtomicBool,
     /// The disk holds more than it should: values fetched from the object store are not put back there.
     pub over_budget: AtomicBool,
 }
@@ -88,6 +90,7 @@ impl Store {
             uploads: Uploads::default(),
             metrics,
             settings,
+            registered: AtomicBool::new(false),
             over_budget: AtomicBool::new(false),
         };
         Ok(Self { parts: Arc::new(parts) })

@@ -26,9 +26,9 @@ const IDLE: Duration = Duration::from_millis(100);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// Who waits for which upload.
-#[derive(Default)]
 pub struct Uploads {
-    watched: Mutex<HashMap<Bytes, watch::Sender<Version>>>,
+    /// `None` when nothing is uploaded any more.
+    watched: Mutex<Option<HashMap<Bytes, watch::Sender<Version>>>>,
 }
 
 /// Waits for uploads of one key.
@@ -38,16 +38,20 @@ impl Uploads {
     /// Begins to watch a key's uploads.
     pub fn watch(&self, name: &Bytes) -> UploadWatch {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watched) = watched.as_mut() else { return UploadWatch(watch::channel(Version::NONE).1) };
         // Here, since whoever gives up waiting says nothing.
         watched.retain(|_, sender| sender.receiver_count() > 0);
         UploadWatch(watched.entry(name.clone()).or_default().subscribe())
     }
 
+    /// Ends all waits, for good.
+    fn close(&self) {
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn tell(&self, uploaded: &[(Bytes, Version, Version)]) {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.is_empty() {
-            return;
-        }
+        let Some(watched) = watched.as_ref().filter(|watched| !watched.is_empty()) else { return };
         for (name, version, _) in uploaded {
             if let Some(sender) = watched.get(name) {
                 sender.send_replace(*version);
@@ -56,18 +60,30 @@ impl Uploads {
     }
 }
 
+impl Default for Uploads {
+    fn default() -> Self {
+        Self { watched: Mutex::new(Some(HashMap::new())) }
+    }
+}
+
 impl UploadWatch {
-    /// Waits until the object store knows `version` of the key, or a later one; `false` if it takes too long.
+    /// Waits until the object store knows `version` of the key, or a later one; `false` if it takes too long, or
+    /// nothing is uploaded any more.
     pub async fn reaches(mut self, version: Version, timeout: Duration) -> bool {
         matches!(tokio::time::timeout(timeout, self.0.wait_for(|uploaded| *uploaded >= version)).await, Ok(Ok(_)))
     }
 }
 
-/// Uploads until `stop`.
+/// Uploads until `stop`, which breaks off what is under way: it is done again after the next start.
 pub async fn run(store: Store, objects: ObjectStore, stop: CancellationToken) {
+    stop.run_until_cancelled(upload_all(&store, &objects)).await;
+    store.uploads.close();
+}
+
+async fn upload_all(store: &Store, objects: &ObjectStore) {
     let mut rest = BACKOFF.0;
     loop {
-        let pause = match upload_some(&store, &objects).await {
+        let pause = match upload_some(store, objects).await {
             Ok(0) => IDLE,
             Ok(_) => {
                 rest = BACKOFF.0;
@@ -80,10 +96,7 @@ pub async fn run(store: Store, objects: ObjectStore, stop: CancellationToken) {
                 pause
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 

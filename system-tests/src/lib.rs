@@ -2,3 +2,6 @@
 //!
 //! The servers are started as an operator starts them, by their binaries with nothing but environment variables, and
 //! only what they answer, log and leave behind is looked at. What one crate can show alone is tested there.
+//!
+//! The binaries are built by cargo with the profile of the tests. `CAIRN_BIN_DIR` names a directory with others, such
+//! as released ones.

@@ -1,4 +1,5 @@
 //! The checked-in documents are the ones that are served. `EXPECTORATE=overwrite` (`make openapi`) writes them anew.
+#![expect(clippy::unwrap_used, reason = "test helpers stop the test where they fail")]
 
 use serde_json::Value;
 use utoipa::openapi::OpenApi;

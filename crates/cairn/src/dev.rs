@@ -256,11 +256,15 @@ impl Tasks {
     }
 
     async fn ended(&mut self) -> DevError {
-        match self.running.join_next().await {
-            Some(Ok((_, Err(error)))) => error,
-            Some(Ok((name, Ok(())))) => DevError::Ended(name),
-            Some(Err(error)) => error.into(),
-            None => std::future::pending().await,
+        loop {
+            match self.running.join_next().await {
+                Some(Ok((_, Err(error)))) => return error,
+                // A node that was removed from the cluster; the last server to go is another matter.
+                Some(Ok((name, Ok(())))) if self.running.is_empty() => return DevError::Ended(name),
+                Some(Ok((name, Ok(())))) => tracing::info!("{name} has left"),
+                Some(Err(error)) => return error.into(),
+                None => std::future::pending().await,
+            }
         }
     }
 

@@ -35,11 +35,13 @@ pub(crate) struct KeyPath {
     key: String,
 }
 
+// Swagger UI fills in the examples of parameters: optional ones have none, or "Try it out" would send them all.
+
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct BucketQuery {
     /// Which bucket the key is in: `[a-z0-9][a-z0-9._-]{0,62}`.
-    #[param(value_type = String, required = false, default = "default", example = "sessions")]
+    #[param(value_type = String, required = false, default = "default")]
     bucket: String,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct DurabilityQuery {
 pub(crate) struct TtlQuery {
     /// How long the value lives: whole seconds, or `250ms`, `10s`, `10m`, `1h`, `7d`; above 0, at most ten years. It
     /// goes before `Cache-Control`.
-    #[param(value_type = String, required = false, example = "10m")]
+    #[param(value_type = String, required = false)]
     ttl: String,
 }
 
@@ -64,18 +66,18 @@ pub(crate) struct TtlQuery {
 #[into_params(parameter_in = Header)]
 pub(crate) struct CacheControl {
     /// `max-age=N` is a time to live of N seconds, when `ttl` is not given; other directives are not looked at.
-    #[param(rename = "Cache-Control", value_type = String, required = false, example = "max-age=60")]
+    #[param(rename = "Cache-Control", value_type = String, required = false)]
     cache_control: String,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct Conditions {
-    /// `"<version>"`: only when the key has this version. `*`: only when it exists. Not together with `If-None-Match`.
-    #[param(rename = "If-Match", value_type = String, required = false, example = "\"1099511627777\"")]
+    /// `"1099511627777"`, a version in quotes: only when the key has it. `*`: only when it exists. Not together with `If-None-Match`.
+    #[param(rename = "If-Match", value_type = String, required = false)]
     if_match: String,
-    /// `"<version>"`: only when the key does not have this version. `*`: only when it does not exist.
-    #[param(rename = "If-None-Match", value_type = String, required = false, example = "*")]
+    /// `"1099511627777"`: only when the key does not have this version. `*`: only when it does not exist.
+    #[param(rename = "If-None-Match", value_type = String, required = false)]
     if_none_match: String,
 }
 
@@ -83,13 +85,13 @@ pub(crate) struct Conditions {
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// Only keys that begin with this.
-    #[param(value_type = String, required = false, example = "user:")]
+    #[param(value_type = String, required = false)]
     prefix: String,
     /// The most keys on a page.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1_000, default = 100)]
     limit: u32,
     /// The `next_cursor` of the page before, with the same bucket and prefix.
-    #[param(value_type = String, required = false, example = "dXNlcjo0Mg")]
+    #[param(value_type = String, required = false)]
     cursor: String,
 }
 

@@ -33,7 +33,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_message_bytes: 4 << 20,
+            // The longest value that a node may be set to take, and what stands around it.
+            max_message_bytes: 65 << 20,
             max_in_flight: 4096,
             max_outbox_bytes: 32 << 20,
             io_timeout: Duration::from_secs(3),

@@ -95,6 +95,19 @@ impl Gateway {
     }
 }
 
+/// Waits for all of a value that cannot be streamed. Whoever feeds the stream bounds it.
+pub(super) async fn collect(mut operation: Operation, mut value: ValueStream) -> Result<Operation, ApiError> {
+    let mut whole = Vec::new();
+    while let Some(piece) = value.pieces.recv().await {
+        let piece = piece.map_err(|error| ApiError::new(ErrorCode::InvalidBody, error.to_string()))?;
+        whole.extend_from_slice(&piece);
+    }
+    if let Action::Put(put) = &mut operation.action {
+        put.value = whole.into();
+    }
+    Ok(operation)
+}
+
 /// Passes a body on as it comes. The task ends with the body, or as soon as nobody takes it.
 fn pieces(response: Response) -> ValueStream {
     let length = response.content_length();

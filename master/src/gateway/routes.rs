@@ -18,6 +18,9 @@ pub(super) struct Target {
     pub(super) link: Client,
 }
 
+/// A node, and the partitions that it owns.
+type Share = (Arc<Target>, Vec<u32>);
+
 /// The owners of all partitions at one epoch of the map.
 #[derive(Default)]
 pub(super) struct Routes {
@@ -66,8 +69,8 @@ impl Routes {
     }
 
     /// Every owner with its partitions.
-    pub(super) fn by_target(&self) -> Result<Vec<(Arc<Target>, Vec<u32>)>, GatewayError> {
-        let mut by_node: HashMap<&str, (Arc<Target>, Vec<u32>)> = HashMap::new();
+    pub(super) fn by_target(&self) -> Result<Vec<Share>, GatewayError> {
+        let mut by_node: HashMap<&str, Share> = HashMap::new();
         for (partition, owner) in (0..).zip(&self.owners) {
             let target = &owner.as_ref().ok_or(GatewayError::NoNodes)?.target;
             by_node.entry(&target.node).or_insert_with(|| (target.clone(), Vec::new())).1.push(partition);

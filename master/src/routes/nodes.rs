@@ -89,8 +89,8 @@ async fn beat_node(
     node_id: web::Path<String>,
     body: web::Json<Heartbeat>,
 ) -> Result<web::Json<HeartbeatReply>, HttpError> {
-    state.cluster.registry.beat(&node_id, body.into_inner())?;
-    Ok(web::Json(HeartbeatReply { epoch: state.cluster.ring.load().epoch }))
+    let leave = state.cluster.registry.beat(&node_id, body.into_inner())?;
+    Ok(web::Json(HeartbeatReply { epoch: state.cluster.ring.load().epoch, leave }))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -105,8 +105,8 @@ struct Removal {
 
 /// Removes a node
 ///
-/// It drains first: its partitions move to others, then it leaves the registry. A node that is still running registers
-/// again after that, so stop it when it is gone from `GET /nodes`.
+/// It drains first: its partitions move to others, then it leaves the registry and its process ends. Started again, it
+/// joins again.
 #[utoipa::path(
     tag = "cluster",
     operation_id = "remove_node",

@@ -36,7 +36,7 @@ struct Waiting {
     operation_id = "get_ring",
     params(
         Waiting,
-        ("If-None-Match" = Option<String>, Header, nullable = false, description = "The `ETag` of the map that the client has", example = "\"17\""),
+        ("If-None-Match" = Option<String>, Header, nullable = false, description = "The `ETag` of the map that the client has"),
     ),
     responses(
         (status = 200, description = "The map", body = Ring, headers(("ETag" = String, description = "The epoch, in double quotes"))),

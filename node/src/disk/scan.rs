@@ -135,15 +135,15 @@ impl Disk {
     }
 
     /// Rows with a value here that nothing but the object store need hold (with `uploaded`), or any (without), from
-    /// the position `hand` on: id, name, version.
+    /// the position `hand` on: id, name, version, and the bytes of the value.
     pub async fn values_from(
         &self,
         hand: i64,
         uploaded: bool,
         limit: u32,
-    ) -> Result<Vec<(i64, Bytes, Version)>, NodeError> {
+    ) -> Result<Vec<(i64, Bytes, Version, u64)>, NodeError> {
         let rows = sqlx::query(
-            "SELECT id, name, version FROM entries WHERE id > ? AND value IS NOT NULL AND (? = 0 OR (dirty = 0 AND object_version = version)) ORDER BY id LIMIT ?",
+            "SELECT id, name, version, size FROM entries WHERE id > ? AND value IS NOT NULL AND (? = 0 OR (dirty = 0 AND object_version = version)) ORDER BY id LIMIT ?",
         )
         .bind(hand)
         .bind(uploaded)

@@ -28,6 +28,8 @@ pub(super) const MAX_STATEMENT_ROWS: usize = 64;
 const MAX_BATCH: usize = 512;
 /// What may wait for the disk: 64 MiB, counted in KiB.
 const MAX_QUEUED_KIB: u32 = 64 << 10;
+/// How long writes that nobody waits for may gather.
+const LINGER: Duration = Duration::from_millis(2);
 /// The longest that a write waits for room in the queue.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -103,6 +105,8 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct QueueState {
     jobs: VecDeque<Job>,
+    /// Somebody waits for one of them.
+    awaited: bool,
     refusing: Option<NodeError>,
     closed: bool,
 }
@@ -139,9 +143,15 @@ impl Queue {
         if let Some(error) = &state.refusing {
             return Err(error.clone());
         }
+        let awaited = !matches!(&job, Job::Write(Write { reply: None, .. }));
+        // Whatever is awaited already, or lingers, needs no second word: a wake-up costs more than the job.
+        let wake = state.jobs.is_empty() || (awaited && !state.awaited) || state.jobs.len() == MAX_BATCH;
+        state.awaited |= awaited;
         state.jobs.push_back(job);
         drop(state);
-        self.filled.notify_one();
+        if wake {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -151,21 +161,35 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// The next jobs, all writes or a single task; `None` once the queue is closed and empty.
+    /// The next jobs, all writes or a single task; `None` once the queue is closed and empty. Writes that nobody waits
+    /// for linger a little, so that more share their commit.
     async fn take(&self) -> Option<Vec<Job>> {
+        let mut lingered = false;
         loop {
-            {
+            let empty = {
                 let mut state = self.lock();
-                let writes = state.jobs.iter().take(MAX_BATCH).take_while(|job| matches!(job, Job::Write(_))).count();
-                let count = writes.max(1).min(state.jobs.len());
-                if count > 0 {
-                    return Some(state.jobs.drain(..count).collect());
+                if state.awaited || state.closed || lingered || state.jobs.len() > MAX_BATCH {
+                    let writes =
+                        state.jobs.iter().take(MAX_BATCH).take_while(|job| matches!(job, Job::Write(_))).count();
+                    let count = writes.max(1).min(state.jobs.len());
+                    if count > 0 {
+                        let jobs = state.jobs.drain(..count).collect();
+                        state.awaited &= !state.jobs.is_empty();
+                        return Some(jobs);
+                    }
+                    if state.closed {
+                        return None;
+                    }
                 }
-                if state.closed {
-                    return None;
-                }
+                state.jobs.is_empty()
+            };
+            if empty {
+                self.filled.notified().await;
+                // Lets the thread that woke this one, if they share a core, queue the other requests that it holds.
+                std::thread::yield_now();
+            } else {
+                lingered = tokio::time::timeout(LINGER, self.filled.notified()).await.is_err();
             }
-            self.filled.notified().await;
         }
     }
 }

@@ -49,8 +49,8 @@ enum Decided {
     RefusedIf(Outcome, oneshot::Receiver<Result<(), NodeError>>),
     /// It changes nothing.
     Refused(Outcome),
-    /// It stands in the queue.
-    Queued(Outcome, oneshot::Receiver<Result<(), NodeError>>, Version),
+    /// It stands in the queue; nobody is told of the end of what was answered ahead of it.
+    Queued(Outcome, Option<oneshot::Receiver<Result<(), NodeError>>>, Version),
 }
 
 impl Store {
@@ -108,10 +108,9 @@ impl Store {
             Decided::Refused(outcome) | Decided::RefusedIf(outcome, _) => return Ok(outcome),
             Decided::Queued(outcome, settled, version) => (outcome, settled, version),
         };
-        if durability == Durability::Memory {
-            return Ok(outcome);
+        if let Some(settled) = settled {
+            settled.await.map_err(|_| NodeError::Unsettled)??;
         }
-        settled.await.map_err(|_| NodeError::ShuttingDown)??;
         if let Some(uploaded) = uploaded
             && !uploaded.reaches(version, UPLOAD_TIMEOUT).await
         {
@@ -206,15 +205,16 @@ impl Store {
                 (Change::Delete { name, version, at: now_millis() }, Outcome::Deleted(version))
             }
         };
-        let (reply, settled) = oneshot::channel();
+        let ahead = proposal.durability == Durability::Memory;
+        let (reply, settled) = if ahead { (None, None) } else { Some(oneshot::channel()).unzip() };
         self.disk.enqueue(Write {
             partition: proposal.partition,
             change: change.clone(),
             flush: proposal.durability == Durability::Fsync,
-            reply: Some(reply),
+            reply,
             reservation,
         })?;
-        self.partitions.begin(state, &change, proposal.durability == Durability::Memory);
+        self.partitions.begin(state, &change, ahead);
         Ok(Decided::Queued(outcome, settled, version))
     }
 }

@@ -22,9 +22,9 @@ async fn a_key_whose_time_has_come_is_not_found_and_is_swept() {
     .await;
     eventually("half of the keys are swept", PATIENCE, async || {
         let stats = cluster.all_stats().await;
-        let (entries, expired) = stats.iter().fold((0, 0), |(entries, expired), stats| {
-            (entries + stats.entries, expired + stats.expirations)
-        });
+        let (entries, expired) = stats
+            .iter()
+            .fold((0, 0), |(entries, expired), stats| (entries + stats.entries, expired + stats.expirations));
         if (entries, expired) == (30, 30) { Ok(()) } else { Err(format!("{entries} are there, {expired} expired")) }
     })
     .await;

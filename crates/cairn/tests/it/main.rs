@@ -4,4 +4,6 @@
 mod client;
 mod commands;
 mod process;
+mod readme;
+mod rooms;
 mod support;

@@ -1,4 +1,5 @@
 //! The link over real sockets.
+#![expect(clippy::unwrap_used, reason = "test helpers stop the test where they fail")]
 
 use std::{sync::Arc, time::Duration};
 

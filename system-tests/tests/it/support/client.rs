@@ -32,6 +32,9 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
+            // A server answers 408 on a connection that had no request for five seconds, also on one that the pool opened
+            // ahead of need; it must not be taken for the reply to a request that is on its way at that moment.
+            .pool_idle_timeout(Duration::from_secs(3))
             .timeout(Duration::from_secs(60));
         Self(client.build().unwrap())
     }

@@ -59,7 +59,7 @@ impl Cluster {
         setup.master.iter().for_each(|(name, value)| master.set(name, value));
         let address = master.start().await;
         // From now on it is a server at a known address, as those of operators are.
-        master.set("LISTEN_ADDR", address);
+        master.set("LISTEN_ADDR", &address);
         let mut cluster = Self {
             client: Client::new(),
             master,
@@ -125,11 +125,11 @@ impl Cluster {
     async fn settle_node(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         let address = node.address().await;
-        node.set("LISTEN_ADDR", address);
+        node.set("LISTEN_ADDR", &address);
         self.node_urls.push(format!("http://{address}"));
         let node_id = self.nodes[index].name.clone();
         let registered = eventually("the node registers", PATIENCE, async || self.node(&node_id).await).await;
-        self.nodes[index].set("PEER_LISTEN_ADDR", registered.peer_address);
+        self.nodes[index].set("PEER_LISTEN_ADDR", &registered.peer_address);
     }
 
     /// A node as the master knows it.

@@ -5,6 +5,7 @@ mod cluster;
 mod load;
 mod object_store;
 mod process;
+mod raw;
 mod unicode;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ pub(crate) use self::{
     load::Load,
     object_store::{Mode, ObjectStore},
     process::Server,
+    raw::send_raw,
     unicode::unicode_data,
 };
 

@@ -228,8 +228,7 @@ impl S3 for Objects {
         let objects = self.0.lock().unwrap();
         let mut keys = objects.range::<str, _>((start, Bound::Unbounded)).map(|(key, _)| key);
         let limit = usize::try_from(input.max_keys.unwrap_or(1_000)).unwrap();
-        let page: Vec<String> =
-            keys.by_ref().take_while(|key| key.starts_with(&prefix)).take(limit).cloned().collect();
+        let page: Vec<String> = keys.by_ref().take_while(|key| key.starts_with(&prefix)).take(limit).cloned().collect();
         let next = page.last().filter(|_| page.len() == limit).cloned();
         let object = |key| Object { key: Some(key), ..Object::default() };
         Ok(S3Response::new(ListObjectsV2Output {

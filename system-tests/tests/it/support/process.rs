@@ -46,7 +46,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn set(&mut self, name: &str, value: &impl ToString) {
         self.environment.insert(name.to_owned(), value.to_string());
     }
 
