@@ -8,22 +8,33 @@ use cairn_api_spec::{
 };
 use cairn_data_api::{DataApi, Reply, ValueStream};
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::{error::NodeError, store::Store};
+use crate::{error::NodeError, mailbox::Mailbox, store::Store};
 
-/// See the module. The store comes once the node has joined.
+/// See the module. Each thread that serves HTTP has its own. The store comes once the node has joined.
 pub(crate) struct NodeApi {
-    /// The node's id, for `Cache-Status`.
-    pub(crate) node: Arc<str>,
-    /// The tiers.
-    pub(crate) store: Arc<OnceLock<Store>>,
-    /// See `Config::max_value_bytes`.
-    pub(crate) max_value_bytes: usize,
+    node: Arc<str>,
+    joined: Arc<OnceLock<Store>>,
+    store: OnceLock<Store>,
+    mailbox: Arc<Mailbox>,
+    _hand_out: AbortOnDropHandle<()>,
+    max_value_bytes: usize,
 }
 
 impl NodeApi {
+    /// An adapter for the thread that calls this, of the node with this id.
+    pub(crate) fn new(node: Arc<str>, joined: Arc<OnceLock<Store>>, max_value_bytes: usize) -> Self {
+        let (mailbox, hand_out) = Mailbox::open();
+        Self { node, joined, store: OnceLock::new(), mailbox, _hand_out: hand_out, max_value_bytes }
+    }
+
     fn store(&self) -> Result<&Store, NodeError> {
-        self.store.get().ok_or(NodeError::NotJoined)
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let joined = self.joined.get().ok_or(NodeError::NotJoined)?;
+        Ok(self.store.get_or_init(|| joined.with_mailbox(self.mailbox.clone())))
     }
 }
 

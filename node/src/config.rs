@@ -30,13 +30,13 @@ pub struct Config {
     #[arg(long, alias = "router_addr", alias = "router-addr", value_delimiter = ',', default_value = "http://127.0.0.1:8080", value_parser = parse_url)]
     pub master_urls: Vec<String>,
     /// Stable name of the node, 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-'; without it, a random one that is stored with the data
-    #[arg(long)]
+    #[arg(long, value_parser = parse_node_id)]
     pub node_id: Option<String>,
     /// Failure zone that the node stands in
     #[arg(long)]
     pub zone: Option<String>,
     /// Share of the ring next to other nodes, 0.1 to 100
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = parse_weight)]
     pub weight: f64,
     /// Directory of the disk tier and of what the node knows of itself
     #[arg(long, default_value = "./.cairn/node")]
@@ -129,6 +129,19 @@ impl Config {
             credentials: self.s3_credentials.clone(),
         })
     }
+}
+
+fn parse_node_id(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=63).contains(&text.len()) && text.bytes().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
+    }
+}
+
+fn parse_weight(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|weight| (0.1..=100.0).contains(weight)).ok_or_else(|| "must be 0.1 to 100".to_owned())
 }
 
 fn parse_url(text: &str) -> Result<String, String> {

@@ -7,6 +7,7 @@
 //! | [`partition`] | the state of each partition, and the order of its writes |
 //! | [`entry`], [`memory`] | the memory tier |
 //! | [`disk`] | the disk tier, and all SQL |
+//! | [`mailbox`] | answers from the disk's writer to the threads that serve HTTP |
 //! | [`object`], [`upload`] | the object tier, and the way down to it |
 //! | [`sweep`] | expiry, the disk budget, statistics |
 //! | [`membership`], [`masters`] | registration, heartbeats, following the map |
@@ -26,6 +27,7 @@ pub mod entry;
 pub mod error;
 pub mod handover;
 mod link_service;
+pub mod mailbox;
 pub mod masters;
 pub mod membership;
 pub mod memory;

@@ -18,12 +18,13 @@ use std::{
 use bytes::Bytes;
 use cairn_api_spec::Version;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
     disk::{Change, Row, Write},
     entry::Entry,
     error::NodeError,
+    mailbox::{Reply, deliver},
     memory::Memory,
 };
 
@@ -90,7 +91,7 @@ pub struct State {
     pub last_version: Version,
     pending: HashMap<Bytes, Pending>,
     /// Who must know what becomes of the write with this version.
-    waiting: Vec<(Version, oneshot::Sender<Result<(), NodeError>>)>,
+    waiting: Vec<(Version, Reply)>,
     flights: HashMap<(Bytes, bool), Flight>,
 }
 
@@ -225,10 +226,7 @@ impl Partitions {
             }
             replies.extend(write.reply);
         }
-        for reply in replies {
-            // A client that went away wants no answer.
-            let _ = reply.send(result.clone());
-        }
+        deliver(replies, result);
         if held {
             self.changes.send_modify(|n| *n += 1);
         }
@@ -248,11 +246,9 @@ impl State {
         !self.pending.is_empty()
     }
 
-    /// Hears what becomes of the write with this version, which is queued.
-    pub fn hear_of(&mut self, version: Version) -> oneshot::Receiver<Result<(), NodeError>> {
-        let (reply, settled) = oneshot::channel();
+    /// Tells what becomes of the write with this version, which is queued.
+    pub fn tell_of(&mut self, version: Version, reply: Reply) {
         self.waiting.push((version, reply));
-        settled
     }
 
     /// The read of the lower tiers that is under way for a key, or the one that `start` makes.

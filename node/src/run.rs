@@ -132,14 +132,12 @@ fn serve_http(
     let edge = Edge::new(registry, config.common.rate_limit)?;
     let data_metrics = DataMetrics::new(registry)?;
     let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
-    let api = Arc::new(NodeApi {
-        node: node_id.into(),
-        store: store.clone(),
-        max_value_bytes: config.store_settings().max_value_bytes,
-    });
+    let node: Arc<str> = node_id.into();
+    let max_value_bytes = config.store_settings().max_value_bytes;
     let state = AppState { store: store.clone(), metrics: registry.clone() };
     Ok(serve(listener, options, stop.clone(), move || {
-        let keys = cairn_data_api::Shared::new(api.clone(), data_metrics.clone());
+        let api = NodeApi::new(node.clone(), state.store.clone(), max_value_bytes);
+        let keys = cairn_data_api::Shared::new(Arc::new(api), data_metrics.clone());
         app::app(state.clone(), keys, edge.clone())
     }))
 }

@@ -21,6 +21,7 @@ use crate::{
     disk::Disk,
     entry::now_millis,
     error::NodeError,
+    mailbox::Mailbox,
     memory::Memory,
     metrics::NodeMetrics,
     object::ObjectStore,
@@ -35,6 +36,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Store {
     parts: Arc<Parts>,
+    mailbox: Option<Arc<Mailbox>>,
 }
 
 /// The parts of a [`Store`], for what works beside it: sweeper, uploads, ownership.
@@ -93,7 +95,17 @@ impl Store {
             registered: AtomicBool::new(false),
             over_budget: AtomicBool::new(false),
         };
-        Ok(Self { parts: Arc::new(parts) })
+        Ok(Self { parts: Arc::new(parts), mailbox: None })
+    }
+
+    /// The same store for the tasks of a thread that has a mailbox.
+    #[must_use]
+    pub fn with_mailbox(&self, mailbox: Arc<Mailbox>) -> Self {
+        Self { parts: self.parts.clone(), mailbox: Some(mailbox) }
+    }
+
+    fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.mailbox.clone()
     }
 
     /// Executes one operation on a partition that the asker knows at `epoch` (0: not at all).

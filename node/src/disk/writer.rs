@@ -14,12 +14,13 @@ use bytes::Bytes;
 use cairn_api_spec::{Version, operation::Metadata};
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{COLUMNS, Row};
 use crate::{
     entry::{Entry, checksum},
     error::NodeError,
+    mailbox::Reply,
 };
 
 /// Rows of one statement: more gain little, and each count is a prepared statement of its own.
@@ -48,7 +49,7 @@ pub struct Write {
     /// Whether the medium must be flushed.
     pub flush: bool,
     /// Who waits, if anyone.
-    pub reply: Option<oneshot::Sender<Result<(), NodeError>>>,
+    pub reply: Option<Reply>,
     /// Held until the write is settled.
     pub reservation: Reservation,
 }

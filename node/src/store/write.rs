@@ -15,6 +15,7 @@ use crate::{
     disk::{Change, Reservation, Write},
     entry::{Entry, now_millis},
     error::NodeError,
+    mailbox::{Reply, Settled},
     partition::{Current, Flight, Loaded, Role, State},
 };
 
@@ -46,11 +47,11 @@ enum Step {
 /// A write that was decided.
 enum Decided {
     /// It changes nothing, if the queued write that it was decided on is stored.
-    RefusedIf(Outcome, oneshot::Receiver<Result<(), NodeError>>),
+    RefusedIf(Outcome, oneshot::Receiver<Settled>),
     /// It changes nothing.
     Refused(Outcome),
     /// It stands in the queue; nobody is told of the end of what was answered ahead of it.
-    Queued(Outcome, Option<oneshot::Receiver<Result<(), NodeError>>>, Version),
+    Queued(Outcome, Option<oneshot::Receiver<Settled>>, Version),
 }
 
 impl Store {
@@ -159,7 +160,9 @@ impl Store {
         };
         if let Some(outcome) = refusal(proposal, current) {
             return Ok(Step::Decided(if current.pending {
-                Decided::RefusedIf(outcome, state.hear_of(current.version))
+                let (reply, settled) = Reply::new(self.mailbox());
+                state.tell_of(current.version, reply);
+                Decided::RefusedIf(outcome, settled)
             } else {
                 Decided::Refused(outcome)
             }));
@@ -206,7 +209,7 @@ impl Store {
             }
         };
         let ahead = proposal.durability == Durability::Memory;
-        let (reply, settled) = if ahead { (None, None) } else { Some(oneshot::channel()).unzip() };
+        let (reply, settled) = if ahead { (None, None) } else { Some(Reply::new(self.mailbox())).unzip() };
         self.disk.enqueue(Write {
             partition: proposal.partition,
             change: change.clone(),
