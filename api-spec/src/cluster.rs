@@ -169,6 +169,10 @@ pub struct Partition {
     pub id: u32,
     /// Grows by one with every change of this entry; 0 means never assigned.
     pub epoch: u64,
+    /// The epoch at which the data began anew: empty, or with what the object store had. Copies of an earlier
+    /// generation count for nothing.
+    #[serde(default)]
+    pub generation: u64,
     /// The node that orders writes and answers reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "node-1")]

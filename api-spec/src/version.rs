@@ -20,7 +20,7 @@ const SEQUENCE_BITS: u32 = 40;
 pub struct Version(pub u64);
 
 impl Version {
-    /// The version of a key that was never written.
+    /// The version of a key that was never written, or whose deletion is forgotten.
     pub const NONE: Self = Self(0);
 
     /// The version that follows `self` in a partition at `epoch`.

@@ -24,6 +24,8 @@ use futures_util::{FutureExt, future::BoxFuture};
 use self::routes::{Routes, Target};
 use crate::{cluster::Cluster, config::Config};
 
+/// How long a connection for large values is kept for the next one.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long opening a connection for a large value may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request waits for a map in which its partition has moved on.
@@ -73,6 +75,8 @@ impl Plan {
     pub(crate) fn new(cluster: Arc<Cluster>, config: &Config) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            // Servers close a connection that asks nothing for five seconds after it was opened.
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;

@@ -20,9 +20,10 @@ CREATE INDEX entries_dirty ON entries (modified_at) WHERE dirty = 1;
 CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL AND tombstone = 0;
 CREATE INDEX entries_tombstones ON entries (partition) WHERE tombstone = 1;
 
--- A partition stands here exactly while this node's rows of it are authoritative.
+-- A partition stands here exactly while this node's rows of it are authoritative, for one generation of its data.
 CREATE TABLE partitions (
     id INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL,
     last_version INTEGER NOT NULL           -- at least that of every row that was ever removed
 ) STRICT;
 

@@ -96,7 +96,8 @@ async fn copy(store: &Store, client: &Client, mut fetch: Fetch) -> Result<Versio
             _ => return Err(failed(&"the primary answered something else")),
         };
         let before_first = *before_first.get_or_insert(Version(page.last_version));
-        let rows = page.rows.into_iter().map(|row| Row::from_peer(row, fetch.partition)).collect();
+        let uploads = store.objects.is_some();
+        let rows = page.rows.into_iter().map(|row| Row::from_peer(row, fetch.partition, uploads)).collect();
         store.disk.ingest(rows).await?;
         if page.next_cursor == 0 {
             return Ok(before_first);

@@ -74,6 +74,8 @@ impl Masters {
     pub fn new(urls: Vec<String>) -> reqwest::Result<Self> {
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            // Servers close a connection that asks nothing for five seconds after it was opened.
+            .pool_idle_timeout(CALL_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

@@ -13,14 +13,11 @@ use std::{
     time::Duration,
 };
 
-use cairn_api_spec::{
-    Version,
-    cluster::{Partition, Ring},
-};
+use cairn_api_spec::cluster::{Partition, Ring};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{error::NodeError, handover, masters::Masters, partition::Role, store::Store};
+use crate::{disk::HeldPartition, error::NodeError, handover, masters::Masters, partition::Role, store::Store};
 
 /// Partitions restored, or learned, at the same time.
 const CONCURRENCY: usize = 8;
@@ -50,8 +47,8 @@ pub struct Ownership {
 }
 
 struct Inner {
-    /// Partitions whose rows here are authoritative, with their highest version.
-    held: HashMap<u32, Version>,
+    /// Partitions whose rows here are authoritative.
+    held: HashMap<u32, HeldPartition>,
     /// What is being restored, learned or dropped; one task for each partition.
     tasks: HashMap<u32, AbortOnDropHandle<()>>,
     /// Addresses of the nodes' peer listeners.
@@ -130,25 +127,30 @@ impl Ownership {
         if entry.epoch <= state.epoch {
             return None;
         }
-        let had = state.role;
+        let (had, first) = (state.role, state.epoch == 0);
         state.epoch = entry.epoch;
         inner.tasks.remove(&partition);
         if entry.primary.as_ref().is_some_and(me) {
-            if let Some(last) = inner.held.get(&partition) {
-                state.last_version = state.last_version.max(*last);
-                self.store.partitions.set_role(partition, &mut state, Role::Serving);
+            if let Some(held) = inner.held.get(&partition).filter(|held| held.generation == entry.generation) {
+                state.last_version = state.last_version.max(held.last_version);
+                // A process that has just started may have promised this learner to hold before it ended.
+                let role = if first && !entry.learners.is_empty() { Role::Held } else { Role::Serving };
+                self.store.partitions.set_role(partition, &mut state, role);
                 return None;
             }
+            inner.held.remove(&partition);
             self.store.partitions.set_role(partition, &mut state, Role::Restoring);
+            let generation = entry.generation;
             self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move {
-                this.restore(partition, epoch).await;
+                this.restore(partition, epoch, generation).await;
             });
         } else if entry.learners.iter().any(me) {
             self.store.partitions.set_role(partition, &mut state, Role::Learning);
             inner.held.remove(&partition);
+            let generation = entry.generation;
             let primary = entry.primary.clone().and_then(|primary| inner.peers.get(&primary).cloned());
             self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move {
-                this.learn(partition, epoch, primary).await;
+                this.learn(partition, epoch, generation, primary).await;
             });
         } else {
             self.store.partitions.set_role(partition, &mut state, Role::None);
@@ -175,7 +177,7 @@ impl Ownership {
     }
 
     /// Brings back what the object store has, then serves.
-    async fn restore(&self, partition: u32, epoch: u64) {
+    async fn restore(&self, partition: u32, epoch: u64, generation: u64) {
         let restored = retry("a partition cannot be restored", partition, || async {
             let _slot = self.slots.acquire().await;
             self.store.disk.drop_partition(partition).await?;
@@ -183,43 +185,45 @@ impl Ownership {
                 Some(objects) => objects.restore(partition).await?,
                 None => Vec::new(),
             };
-            let last = rows.iter().map(|row| row.metadata.version).max().unwrap_or_default();
+            let last_version = rows.iter().map(|row| row.metadata.version).max().unwrap_or_default();
+            let held = HeldPartition { generation, last_version };
             let count = rows.len();
             for chunk in rows.chunks(INGEST_ROWS) {
                 self.store.disk.ingest(chunk.to_vec()).await?;
             }
-            self.store.disk.adopt_partition(partition, last).await?;
-            Ok((last, count))
+            self.store.disk.adopt_partition(partition, held).await?;
+            Ok((held, count))
         });
-        let (last, count) = restored.await;
+        let (held, count) = restored.await;
         if count > 0 {
             self.store.metrics.restored.inc_by(count as u64);
             tracing::info!(partition, keys = count, "restored from the object store");
         }
-        self.serve(partition, epoch, last);
+        self.serve(partition, epoch, held);
     }
 
-    fn serve(&self, partition: u32, epoch: u64, last: Version) {
+    fn serve(&self, partition: u32, epoch: u64, held: HeldPartition) {
         let mut inner = self.inner();
         let mut state = self.store.partitions.lock(partition);
         if state.epoch == epoch && state.role == Role::Restoring {
-            inner.held.insert(partition, last);
-            state.last_version = last;
+            inner.held.insert(partition, held);
+            state.last_version = held.last_version;
             self.store.partitions.set_role(partition, &mut state, Role::Serving);
         }
     }
 
     /// Fetches everything from the primary, then asks to take its place.
-    async fn learn(&self, partition: u32, epoch: u64, primary: Option<String>) {
+    async fn learn(&self, partition: u32, epoch: u64, generation: u64, primary: Option<String>) {
         let Some(primary) = primary else { return };
         let learned = retry("a partition cannot be learned", partition, || async {
             let _slot = self.slots.acquire().await;
             self.store.disk.drop_partition(partition).await?;
-            let last = handover::fetch_all(&self.store, &self.identity, partition, epoch, &primary).await?;
-            self.store.disk.adopt_partition(partition, last).await?;
-            Ok(last)
+            let last_version = handover::fetch_all(&self.store, &self.identity, partition, epoch, &primary).await?;
+            let held = HeldPartition { generation, last_version };
+            self.store.disk.adopt_partition(partition, held).await?;
+            Ok(held)
         });
-        let last = learned.await;
+        let held = learned.await;
         {
             let mut inner = self.inner();
             if self.store.partitions.lock(partition).epoch != epoch {
@@ -227,7 +231,7 @@ impl Ownership {
             }
             // Before the master is asked: the map that makes this node the primary may be here before the answer, and
             // without this it would take the rows for foreign ones.
-            inner.held.insert(partition, last);
+            inner.held.insert(partition, held);
         }
         let Some(entry) = handover::take_over(&self.masters, &self.identity, partition, epoch).await else { return };
         self.apply_partition(&mut self.inner(), &entry);

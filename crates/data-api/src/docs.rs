@@ -175,8 +175,8 @@ fn problem(status: u16, codes: &[ErrorCode]) -> Response {
     let mut response =
         Response::builder().description(described.join(" ")).content("application/problem+json", content);
     if matches!(status, 404 | 412) {
-        response =
-            response.header("ETag", header(Type::String, "The key's version, quoted; `\"0\"` means never seen."));
+        response = response
+            .header("ETag", header(Type::String, "The key's version, quoted; `\"0\"` means never seen, or forgotten."));
     }
     if matches!(status, 429 | 503) {
         response = response.header("Retry-After", header(Type::Integer, "Seconds after which a retry makes sense."));

@@ -123,6 +123,8 @@ impl Outbox {
             }
             if batch.is_empty() {
                 self.filled.notified().await;
+                // Whatever else is ready to run may add to the batch.
+                tokio::task::yield_now().await;
                 continue;
             }
             // A peer that takes nothing for this long has stopped; partial progress starts the clock anew.

@@ -113,6 +113,7 @@ fn assign(current: &Partition, desired: &[String], holder: &dyn Fn(&str) -> Hold
     let takes = |node: &&String| matches!(holder(node), Holder::Alive | Holder::DataLost);
     let primary = desired.first().filter(takes)?;
     let mut next = following(current);
+    next.generation = next.epoch;
     next.primary = Some(primary.clone());
     next.in_sync = vec![primary.clone()];
     next.learners.clear();

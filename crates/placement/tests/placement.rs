@@ -177,6 +177,7 @@ fn held_by(primary: &str, learners: &[&str]) -> Partition {
     Partition {
         id: 3,
         epoch: 5,
+        generation: 1,
         primary: Some(primary.to_owned()),
         in_sync: vec![primary.to_owned()],
         learners: learners.iter().map(|&id| id.to_owned()).collect(),
@@ -211,7 +212,7 @@ fn a_silent_primary_keeps_its_partition_and_a_lost_one_does_not() {
     assert_eq!(next_step(&current, &["b".to_owned()], &as_a(Holder::Silent)), None);
     for lost in [Holder::Removed, Holder::DataLost] {
         let step = next_step(&current, &["b".to_owned()], &as_a(lost)).unwrap();
-        assert_eq!(step.next, Partition { epoch: 6, ..held_by("b", &[]) });
+        assert_eq!(step.next, Partition { epoch: 6, generation: 6, ..held_by("b", &[]) });
     }
     let again = next_step(&current, &["a".to_owned()], &as_a(Holder::DataLost)).unwrap();
     assert_eq!((again.next.primary.as_deref(), again.reason), (Some("a"), Reason::Reassigned));

@@ -14,6 +14,15 @@ const REMOVE_ROWS: u32 = 2_000;
 /// Free pages given back to the file system at a time.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(256)";
 
+/// What is known of a partition whose rows are authoritative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldPartition {
+    /// See `cairn_api_spec::cluster::Partition::generation`.
+    pub generation: u64,
+    /// The highest version that it has given.
+    pub last_version: Version,
+}
+
 impl Disk {
     async fn with_writer<T: Send + 'static>(
         &self,
@@ -54,31 +63,41 @@ impl Disk {
         .await
     }
 
-    /// The partitions whose rows are authoritative, with the highest version that each has given.
-    pub async fn partitions(&self) -> Result<Vec<(u32, Version)>, NodeError> {
+    /// The partitions whose rows are authoritative.
+    pub async fn partitions(&self) -> Result<Vec<(u32, HeldPartition)>, NodeError> {
         self.with_writer(|connection| {
             Box::pin(async move {
                 let rows = sqlx::query(
-                    "SELECT p.id, max(p.last_version, coalesce((SELECT max(version) FROM entries WHERE partition = p.id), 0)) FROM partitions p",
+                    "SELECT p.id, p.generation, max(p.last_version, coalesce((SELECT max(version) FROM entries WHERE partition = p.id), 0)) FROM partitions p",
                 )
                 .fetch_all(connection)
                 .await?;
-                rows.iter().map(|row| Ok((row.try_get(0)?, Version(row.try_get::<i64, _>(1)?.cast_unsigned())))).collect()
+                rows.iter()
+                    .map(|row| {
+                        let unsigned = |index: usize| row.try_get::<i64, _>(index).map(i64::cast_unsigned);
+                        let held = HeldPartition { generation: unsigned(1)?, last_version: Version(unsigned(2)?) };
+                        Ok((row.try_get(0)?, held))
+                    })
+                    .collect()
             })
         })
         .await
     }
 
-    /// Declares a partition's rows authoritative, from `last_version` on.
-    pub async fn adopt_partition(&self, partition: u32, last_version: Version) -> Result<(), NodeError> {
+    /// Declares a partition's rows authoritative.
+    pub async fn adopt_partition(&self, partition: u32, held: HeldPartition) -> Result<(), NodeError> {
         self.with_writer(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO partitions (id, last_version) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET last_version = max(last_version, excluded.last_version)")
-                    .bind(partition)
-                    .bind(last_version.0.cast_signed())
-                    .execute(connection)
-                    .await
-                    .map(|_| ())
+                sqlx::query(
+                    "INSERT INTO partitions (id, generation, last_version) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE \
+                     SET generation = excluded.generation, last_version = max(last_version, excluded.last_version)",
+                )
+                .bind(partition)
+                .bind(held.generation.cast_signed())
+                .bind(held.last_version.0.cast_signed())
+                .execute(connection)
+                .await
+                .map(|_| ())
             })
         })
         .await

@@ -20,6 +20,7 @@ use sqlx::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+pub use maintenance::HeldPartition;
 pub use scan::Totals;
 pub use writer::{Change, Committed, Reservation, Write};
 
@@ -188,8 +189,8 @@ impl From<Row> for peer::Row {
 }
 
 impl Row {
-    /// The row that a peer sent for `partition`.
-    pub fn from_peer(row: peer::Row, partition: u32) -> Self {
+    /// The row that a peer sent for `partition`, to a node that uploads or does not.
+    pub fn from_peer(row: peer::Row, partition: u32, uploads: bool) -> Self {
         Self {
             name: row.name,
             partition,
@@ -202,8 +203,8 @@ impl Row {
             },
             checksum: row.checksum,
             tombstone: row.tombstone,
-            // A peer sends references only for what its object store already has.
-            dirty: row.object_version != row.version,
+            // A tombstone that the object store has heard of is looked at once more, which does no harm.
+            dirty: uploads && row.object_version != row.version,
             object_version: Version(row.object_version),
             value: row.value,
         }

@@ -7,7 +7,9 @@ use cairn_api_spec::{
     operation::{Action, Durability, Put},
     version::Condition,
 };
-use cairn_node::{config::StoreSettings, error::NodeError, metrics::NodeMetrics, partition::Role, store::Store};
+use cairn_node::{
+    config::StoreSettings, disk::HeldPartition, error::NodeError, metrics::NodeMetrics, partition::Role, store::Store,
+};
 use prometheus::Registry;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -37,12 +39,12 @@ impl TestStore {
         };
         let metrics = NodeMetrics::new(&Registry::new()).unwrap();
         let store = Store::open(settings, PARTITIONS, None, metrics).await.unwrap();
-        for (partition, version) in store.disk.partitions().await.unwrap() {
-            store.partitions.lock(partition).last_version = version;
+        for (partition, held) in store.disk.partitions().await.unwrap() {
+            store.partitions.lock(partition).last_version = held.last_version;
         }
         for partition in 0..PARTITIONS {
             let last_version = store.partitions.lock(partition).last_version;
-            store.disk.adopt_partition(partition, last_version).await.unwrap();
+            store.disk.adopt_partition(partition, HeldPartition { generation: 1, last_version }).await.unwrap();
             let mut state = store.partitions.lock(partition);
             state.epoch = 1;
             store.partitions.set_role(partition, &mut state, Role::Serving);

@@ -81,6 +81,8 @@ async fn accept(listener: TcpListener, service: S3Service, stop: CancellationTok
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
+                    // Without it every small object waits for a delayed acknowledgement.
+                    let _ = stream.set_nodelay(true);
                     connections.spawn(serve(stream, service.clone(), stop.clone()));
                 }
                 Err(error) => {
