@@ -22,13 +22,13 @@ build: ## build the three binaries in release
 	cargo build --release
 
 .PHONY: test
+test: export CAIRN_BIN_DIR ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug
 test: ## every test that needs no container
-ifeq ($(RUN_TESTS),cargo test)
-	cargo test --workspace
-else
-	$(RUN_TESTS) --workspace
+	cargo build --workspace --bins
+ifneq ($(RUN_TESTS),cargo test)
 	cargo test --workspace --doc
 endif
+	$(RUN_TESTS) --workspace
 
 .PHONY: check
 check: ## formatting, clippy, documentation, dependencies, spelling
