@@ -43,8 +43,9 @@ audit: ## known advisories against our dependencies (needs the network)
 	cargo deny check advisories
 
 .PHONY: openapi
-openapi: ## rewrite the OpenAPI documents from the handlers
+openapi: ## rewrite the OpenAPI documents from the handlers, and the README's settings from the flags
 	EXPECTORATE=overwrite $(RUN_TESTS) -p cairn-api-spec openapi
+	EXPECTORATE=overwrite $(RUN_TESTS) -p cairn readme_lists
 
 .PHONY: bench
 bench: ## compare with nginx and webdis + redis (RUNS=3 DURATION=5; results in target/bench)
