@@ -6,6 +6,7 @@ use std::{
 };
 
 use cairn_api_spec::{EntryName, Outcome};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{entry::now_millis, error::NodeError, store::Store};
@@ -13,6 +14,8 @@ use crate::{entry::now_millis, error::NodeError, store::Store};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Keys expired, or values dropped, at a time.
 const BATCH: u32 = 256;
+/// Keys expired at the same time.
+const CONCURRENCY: usize = 64;
 /// Batches in one round, so that no kind of work starves the others.
 const ROUND: usize = 40;
 /// What a row takes beside its value, roughly.
@@ -61,20 +64,22 @@ async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Re
 /// Turns keys whose time has come into deletions. Returns whether there may be more.
 async fn expire_some(store: &Store) -> Result<bool, NodeError> {
     let expired = store.disk.expired(now_millis(), BATCH).await?;
-    let mut progress = 0;
-    for (partition, name, version) in &expired {
-        if store.partitions.serving_epoch(*partition) == 0 {
-            continue;
-        }
-        let name = EntryName::from_bytes(name.clone()).map_err(|_| NodeError::Corrupt)?;
-        if let Outcome::Deleted(_) = store.expire(*partition, name, *version).await? {
-            store.metrics.expirations.inc();
-            progress += 1;
-        }
-    }
+    let all = expired.len() == BATCH as usize;
+    // Together, so that they share the disk's statements.
+    let outcomes: Vec<_> = stream::iter(expired)
+        .filter(|(partition, ..)| std::future::ready(store.partitions.serving_epoch(*partition) > 0))
+        .map(|(partition, name, version)| async move {
+            let name = EntryName::from_bytes(name).map_err(|_| NodeError::Corrupt)?;
+            store.expire(partition, name, version).await
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    let progress = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Deleted(_))).count();
+    store.metrics.expirations.inc_by(progress as u64);
     // The deletions are queued; the next look must see them.
     store.disk.barrier().await?;
-    Ok(progress > 0 && expired.len() == BATCH as usize)
+    Ok(progress > 0 && all)
 }
 
 /// Finds what to drop when the disk is over its budget: a clock, whose hand passes over the rows and spares those that

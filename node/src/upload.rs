@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,6 +24,9 @@ const CONCURRENCY: usize = 16;
 /// How long to rest when there was nothing to do, and after failures, at first and at most.
 const IDLE: Duration = Duration::from_millis(100);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// How often what waits is counted while there is much to do.
+const COUNT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Who waits for which upload.
 pub struct Uploads {
@@ -82,9 +85,18 @@ pub async fn run(store: Store, objects: ObjectStore, stop: CancellationToken) {
 
 async fn upload_all(store: &Store, objects: &ObjectStore) {
     let mut rest = BACKOFF.0;
+    let mut counted: Option<Instant> = None;
     loop {
+        // Counting takes the longer the more there is; a busy uploader does it now and then.
+        if counted.is_none_or(|at| at.elapsed() > COUNT_INTERVAL) {
+            count(store).await;
+            counted = Some(Instant::now());
+        }
         let pause = match upload_some(store, objects).await {
-            Ok(0) => IDLE,
+            Ok(0) => {
+                counted = None;
+                IDLE
+            }
             Ok(_) => {
                 rest = BACKOFF.0;
                 Duration::ZERO
@@ -100,16 +112,20 @@ async fn upload_all(store: &Store, objects: &ObjectStore) {
     }
 }
 
+async fn count(store: &Store) {
+    match store.disk.backlog().await {
+        Ok((pending, oldest)) => {
+            store.metrics.uploads_pending.set(pending.cast_signed());
+            let age = oldest.map_or(0, |at| now_millis().saturating_sub(at));
+            #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds needs no 53 bits")]
+            store.metrics.upload_age.set(age as f64 / 1000.0);
+        }
+        Err(error) => tracing::warn!(%error, "the uploads that wait cannot be counted"),
+    }
+}
+
 /// Uploads the oldest rows. Returns how many, or why not all of them.
 async fn upload_some(store: &Store, objects: &ObjectStore) -> Result<usize, NodeError> {
-    let (pending, oldest) = store.disk.backlog().await?;
-    store.metrics.uploads_pending.set(pending.cast_signed());
-    let age = oldest.map_or(0, |at| now_millis().saturating_sub(at));
-    #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds needs no 53 bits")]
-    store.metrics.upload_age.set(age as f64 / 1000.0);
-    if pending == 0 {
-        return Ok(0);
-    }
     let names = store.disk.dirty(&store.served(), BATCH).await?;
     let results: Vec<_> =
         stream::iter(names).map(|name| upload(store, objects, name)).buffer_unordered(CONCURRENCY).collect().await;

@@ -1,0 +1,218 @@
+//! Between messages and the types of the domain.
+
+use std::time::Duration;
+
+use super::{Execute, Executed, Failed, List, ListedRow, Response, ResponseKind};
+use crate::{
+    error::{ApiError, ErrorCode},
+    name::EntryName,
+    operation::{Action, Durability, ListQuery, ListedName, Metadata, Operation, Outcome, Put, Tier},
+    version::{Condition, Version},
+};
+
+const DURABILITIES: [Durability; 4] = [Durability::Memory, Durability::Disk, Durability::Fsync, Durability::Object];
+
+fn unreadable(what: &str) -> ApiError {
+    ApiError::new(ErrorCode::Internal, format!("a peer sent a message without a readable {what}"))
+}
+
+fn to_u32(durability: Option<Durability>) -> u32 {
+    durability.map_or(0, |d| d as u32 + 1)
+}
+
+fn expiry(millis: u64) -> Option<u64> {
+    (millis > 0).then_some(millis)
+}
+
+impl Execute {
+    /// The message for an operation, for a partition that the sender knows at `epoch`.
+    pub fn new(operation: Operation, epoch: u64) -> Self {
+        let (condition, version) = match operation.condition {
+            Condition::None => (0, Version::NONE),
+            Condition::Exists => (1, Version::NONE),
+            Condition::Matches(version) => (2, version),
+            Condition::Absent => (3, Version::NONE),
+            Condition::Differs(version) => (4, version),
+        };
+        let mut message = Self {
+            epoch,
+            name: operation.name.as_bytes().clone(),
+            condition,
+            condition_version: version.0,
+            ..Self::default()
+        };
+        match operation.action {
+            Action::Get => {}
+            Action::Head => message.action = 1,
+            Action::Put(put) => {
+                message.action = 2;
+                message.value = put.value;
+                message.content_type = put.content_type;
+                message.ttl_ms = put.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+                message.durability = to_u32(put.durability);
+            }
+            Action::Delete { durability } => {
+                message.action = 3;
+                message.durability = to_u32(durability);
+            }
+        }
+        message
+    }
+
+    /// The operation that the message stands for.
+    ///
+    /// # Errors
+    /// `internal` or `invalid_key` when it stands for none.
+    pub fn into_operation(self) -> Result<Operation, ApiError> {
+        let durability = match self.durability.checked_sub(1) {
+            None => None,
+            Some(i) => Some(*DURABILITIES.get(i as usize).ok_or_else(|| unreadable("durability"))?),
+        };
+        let version = Version(self.condition_version);
+        Ok(Operation {
+            name: EntryName::from_bytes(self.name)?,
+            condition: match self.condition {
+                0 => Condition::None,
+                1 => Condition::Exists,
+                2 => Condition::Matches(version),
+                3 => Condition::Absent,
+                4 => Condition::Differs(version),
+                _ => return Err(unreadable("condition")),
+            },
+            action: match self.action {
+                0 => Action::Get,
+                1 => Action::Head,
+                2 => Action::Put(Put {
+                    value: self.value,
+                    content_type: self.content_type,
+                    ttl: (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms)),
+                    durability,
+                }),
+                3 => Action::Delete { durability },
+                _ => return Err(unreadable("action")),
+            },
+        })
+    }
+}
+
+impl From<Outcome> for Executed {
+    fn from(outcome: Outcome) -> Self {
+        let of = |outcome: u32, metadata: Metadata| Self {
+            outcome,
+            version: metadata.version.0,
+            modified_at: metadata.modified_at,
+            expires_at: metadata.expires_at.unwrap_or(0),
+            size: metadata.size,
+            content_type: metadata.content_type,
+            ..Self::default()
+        };
+        let bare = |outcome: u32, version: Version| Self { outcome, version: version.0, ..Self::default() };
+        match outcome {
+            Outcome::Found { metadata, tier, value } => Self { tier: tier as u32, value, ..of(0, metadata) },
+            Outcome::Missing(version) => bare(1, version),
+            Outcome::NotModified(metadata, tier) => Self { tier: tier as u32, ..of(2, metadata) },
+            Outcome::Stored { created, metadata } => of(if created { 4 } else { 3 }, metadata),
+            Outcome::Deleted(version) => bare(5, version),
+            Outcome::ConditionFailed(version) => bare(6, version),
+        }
+    }
+}
+
+impl TryFrom<Executed> for Outcome {
+    type Error = ApiError;
+
+    fn try_from(message: Executed) -> Result<Self, ApiError> {
+        let tier = Tier::ALL.get(message.tier as usize).copied().ok_or_else(|| unreadable("tier"))?;
+        let version = Version(message.version);
+        let metadata = Metadata {
+            version,
+            modified_at: message.modified_at,
+            expires_at: expiry(message.expires_at),
+            size: message.size,
+            content_type: message.content_type,
+        };
+        Ok(match message.outcome {
+            0 => Self::Found { metadata, tier, value: message.value },
+            1 => Self::Missing(version),
+            2 => Self::NotModified(metadata, tier),
+            3 => Self::Stored { created: false, metadata },
+            4 => Self::Stored { created: true, metadata },
+            5 => Self::Deleted(version),
+            6 => Self::ConditionFailed(version),
+            _ => return Err(unreadable("outcome")),
+        })
+    }
+}
+
+impl From<ApiError> for Failed {
+    fn from(error: ApiError) -> Self {
+        Self {
+            code: error.code.as_str().to_owned(),
+            detail: error.detail,
+            retry_after: error.retry_after,
+            version: error.version.map(|v| v.0),
+        }
+    }
+}
+
+impl From<Failed> for ApiError {
+    fn from(message: Failed) -> Self {
+        let code = ErrorCode::ALL.iter().copied().find(|c| c.as_str() == message.code).unwrap_or(ErrorCode::Internal);
+        Self {
+            code,
+            detail: message.detail,
+            retry_after: message.retry_after,
+            version: message.version.map(Version),
+            node: None,
+        }
+    }
+}
+
+impl List {
+    /// The message for a query on these partitions.
+    pub fn new(query: ListQuery, partitions: Vec<u32>) -> Self {
+        let limit = u32::try_from(query.limit).unwrap_or(u32::MAX);
+        Self { start: query.start, end: query.end, limit, partitions }
+    }
+
+    /// The query, and the partitions that it wants.
+    pub fn into_query(self) -> (ListQuery, Vec<u32>) {
+        (ListQuery { start: self.start, end: self.end, limit: self.limit as usize }, self.partitions)
+    }
+}
+
+impl From<ListedName> for ListedRow {
+    fn from(listed: ListedName) -> Self {
+        Self {
+            name: listed.name.as_bytes().clone(),
+            version: listed.metadata.version.0,
+            modified_at: listed.metadata.modified_at,
+            expires_at: listed.metadata.expires_at.unwrap_or(0),
+            size: listed.metadata.size,
+        }
+    }
+}
+
+impl TryFrom<ListedRow> for ListedName {
+    type Error = ApiError;
+
+    fn try_from(row: ListedRow) -> Result<Self, ApiError> {
+        Ok(Self {
+            name: EntryName::from_bytes(row.name)?,
+            metadata: Metadata {
+                version: Version(row.version),
+                modified_at: row.modified_at,
+                expires_at: expiry(row.expires_at),
+                size: row.size,
+                content_type: String::new(),
+            },
+        })
+    }
+}
+
+impl Response {
+    /// The answer for a failure.
+    pub fn failed(error: ApiError) -> Self {
+        Self { kind: Some(ResponseKind::Failed(error.into())) }
+    }
+}
