@@ -10,7 +10,7 @@ RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run,cargo test
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## build in release and start a local cluster on 127.0.0.1:8080 (data in ./.cairn)
@@ -29,6 +29,10 @@ ifneq ($(RUN_TESTS),cargo test)
 	cargo test --workspace --doc
 endif
 	$(RUN_TESTS) --workspace
+
+.PHONY: test-integration
+test-integration: ## the tests over containers; this version has none
+	@echo "This version has no container tests; make test has everything else."
 
 .PHONY: check
 check: ## formatting, clippy, documentation, dependencies, spelling
