@@ -182,9 +182,12 @@ impl Partitions {
         })
     }
 
-    /// A value that was answered before it reached the disk, and that memory has dropped since.
-    pub fn answered_ahead(&self, partition: u32, name: &[u8]) -> Option<Option<Entry>> {
-        self.lock(partition).pending.get(name).and_then(|pending| pending.visible.clone())
+    /// A write that was answered before it reached the disk: its version, and its value if memory has dropped that, or
+    /// none for a deletion.
+    pub fn answered_ahead(&self, partition: u32, name: &[u8]) -> Option<(Version, Option<Entry>)> {
+        let state = self.lock(partition);
+        let pending = state.pending.get(name)?;
+        Some((pending.current.version, pending.visible.clone()?))
     }
 
     /// Notes a write that was just queued. With `visible`, reads see it from now on.

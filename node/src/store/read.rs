@@ -52,10 +52,10 @@ impl Store {
         if let Some(entry) = self.partitions.memory.get(name.as_bytes()) {
             return Ok(self.found(&entry, Tier::Memory, condition, with_value, now));
         }
-        if let Some(ahead) = self.partitions.answered_ahead(partition, name.as_bytes()) {
-            return Ok(match ahead {
+        if let Some((version, entry)) = self.partitions.answered_ahead(partition, name.as_bytes()) {
+            return Ok(match entry {
                 Some(entry) => self.found(&entry, Tier::Memory, condition, with_value, now),
-                None => self.missing(Version::NONE, condition),
+                None => self.missing(version, condition),
             });
         }
         let flight = {

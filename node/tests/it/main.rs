@@ -13,7 +13,7 @@ use cairn_api_spec::{
 };
 use cairn_node::error::NodeError;
 
-use crate::support::{TestStore, delete, get, head, put, put_with, value_of};
+use crate::support::{TestStore, delete, delete_with, get, head, put, put_with, value_of};
 
 #[tokio::test]
 async fn of_many_who_create_a_key_at_the_same_time_one_succeeds() {
@@ -104,6 +104,17 @@ async fn versions_grow_across_delete_and_restart() {
         }
         store = store.reopen().await;
     }
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_disk_has_not_got_is_read_with_its_version() {
+    let store = TestStore::open(10).await;
+    store.run(put("k", "1")).await.unwrap();
+    let Outcome::Deleted(deleted) = store.run(delete_with("k", Durability::Memory)).await.unwrap() else {
+        panic!("k was there")
+    };
+    let Outcome::Missing(version) = store.run(get("k")).await.unwrap() else { panic!("k is there") };
+    assert_eq!(version, deleted);
 }
 
 #[tokio::test]

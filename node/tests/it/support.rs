@@ -103,7 +103,11 @@ pub(crate) fn head(key: &str) -> Operation {
 }
 
 pub(crate) fn delete(key: &str) -> Operation {
-    operation(key, Condition::None, Action::Delete { durability: None })
+    delete_with(key, Durability::Disk)
+}
+
+pub(crate) fn delete_with(key: &str, durability: Durability) -> Operation {
+    operation(key, Condition::None, Action::Delete { durability: Some(durability) })
 }
 
 pub(crate) fn value_of(outcome: &Outcome) -> Option<String> {
