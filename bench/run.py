@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares a one-node Cairn with nginx and with webdis + redis, and prints the ratios.
+"""Compares a one-node Cairn with nginx and with webdis + redis, and one copy of each key with two, and prints the ratios.
 
 Every server is pinned to one core and wrk to another. All servers stay up; each round measures every case once, so
 that a machine which drifts drifts for all of them, and a case counts with the median of its rounds. Data lives under
@@ -129,6 +129,10 @@ PUT_DISK_NODE, PUT_DISK_MASTER = "Cairn node PUT disk", "Cairn master PUT disk"
 PUT_DISK_PROXY, PUT_EVERYSEC = "nginx → node PUT disk", "webdis + redis PUT everysec"
 PUT_FSYNC_NODE, PUT_FSYNC_MASTER = "Cairn node PUT fsync", "Cairn master PUT fsync"
 PUT_ALWAYS = "webdis + redis PUT always"
+# The same two nodes and their master, with one copy of each key and with two.
+GET_ONE, GET_TWO = "Cairn GET, one copy", "Cairn GET, two copies"
+PUT_MEMORY_ONE, PUT_MEMORY_TWO = "Cairn PUT memory, one copy", "Cairn PUT memory, two copies"
+PUT_DISK_ONE, PUT_DISK_TWO = "Cairn PUT disk, one copy", "Cairn PUT disk, two copies"
 
 RATIOS = [
     Ratio("GET, node / nginx return 200", GET_NODE, GET_FLOOR, 0.9),
@@ -138,6 +142,9 @@ RATIOS = [
     Ratio("PUT disk, master / nginx → node", PUT_DISK_MASTER, PUT_DISK_PROXY, 1.3),
     Ratio("PUT disk, node / webdis + redis everysec", PUT_DISK_NODE, PUT_EVERYSEC, 1.0),
     Ratio("PUT fsync, node / webdis + redis always", PUT_FSYNC_NODE, PUT_ALWAYS, 1.0),
+    Ratio("GET, two copies / one", GET_TWO, GET_ONE, 0.95),
+    Ratio("PUT memory, two copies / one", PUT_MEMORY_TWO, PUT_MEMORY_ONE, 0.5),
+    Ratio("PUT disk, two copies / one", PUT_DISK_TWO, PUT_DISK_ONE, 0.5),
 ]
 
 
@@ -330,14 +337,27 @@ def start_webdis(servers, fsync):
     return port
 
 
-def start_cairn(servers, binary):
-    """Master and one node; the node is on the port after the master's."""
-    port = free_port(1, 1001)
-    room = servers.room("cairn")
-    command = [binary, "dev", "--nodes", 1, "--listen", f"127.0.0.1:{port}", "--data-dir", room, "--no-object-store"]
-    environment = {"LRU_SIZE": "1000000", "WORKERS": "1", "RATE_LIMIT": "0", "LOG_LEVEL": "warn"}
-    servers.start("cairn", command, answers(port, "/health/ready"), environment)
+def start_cairn(servers, binary, name, nodes, copies):
+    """Master and nodes in one process; the first node is on the port after the master's."""
+    port = free_port(*range(1, nodes + 1), *range(1001, 1001 + nodes))
+    room = servers.room(name)
+    command = [
+        binary, "dev", "--nodes", nodes, "--listen", f"127.0.0.1:{port}", "--data-dir", room, "--no-object-store",
+    ]
+    environment = {
+        "LRU_SIZE": "1000000", "WORKERS": "1", "RATE_LIMIT": "0", "LOG_LEVEL": "warn", "REPLICATION_FACTOR": str(copies),
+    }
+
+    def ready():
+        status, stats = fetch(port, "/stats") or (0, b"")
+        return status == 200 and answers(port, "/health/ready")() and has_all_copies(json.loads(stats))
+
+    servers.start(name, command, ready, environment)
     return port, port + 1
+
+
+def has_all_copies(stats):
+    return stats["partitions_under_replicated"] == 0
 
 
 def start_peers(servers):
@@ -378,13 +398,25 @@ def cairn_cases(master, node):
     ]
 
 
+def copies_cases(port, get, put_memory, put_disk):
+    return [
+        Case(get, "GET", port, ours=True),
+        Case(put_memory, "PUT memory", port, "PUT", suffix="?durability=memory", ours=True),
+        Case(put_disk, "PUT disk", port, "PUT", suffix="?durability=disk", ours=True),
+    ]
+
+
 def start_all(servers, arguments):
     """Every server, and the cases in the order of a round: peers and ours by turns."""
     floor, cases = start_peers(servers)
     upstream, ready = floor, "/"
     if not arguments.peers_only:
-        master, node = start_cairn(servers, arguments.cairn)
+        master, node = start_cairn(servers, arguments.cairn, "cairn", 1, 1)
         cases += cairn_cases(master, node)
+        one, _ = start_cairn(servers, arguments.cairn, "one-copy", 2, 1)
+        cases += copies_cases(one, GET_ONE, PUT_MEMORY_ONE, PUT_DISK_ONE)
+        two, _ = start_cairn(servers, arguments.cairn, "two-copies", 2, 2)
+        cases += copies_cases(two, GET_TWO, PUT_MEMORY_TWO, PUT_DISK_TWO)
         upstream, ready = node, "/health/live"
     cases += proxy_cases(start_nginx(servers, "nginx-proxy", NGINX_PROXY, ready, upstream=upstream))
     groups = ["GET", "PUT memory", "PUT disk", "PUT fsync"]
@@ -442,7 +474,7 @@ def check_hit(case):
 
 def measure(servers, cases, arguments):
     by_name = {case.name: case for case in cases}
-    for name in (PUT_EVERYSEC, PUT_ALWAYS, PUT_DISK_NODE):
+    for name in (PUT_EVERYSEC, PUT_ALWAYS, PUT_DISK_NODE, PUT_DISK_ONE, PUT_DISK_TWO):
         if name in by_name:
             preload(by_name[name])
     for case in cases:

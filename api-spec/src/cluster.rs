@@ -1,5 +1,7 @@
 //! The JSON documents of the cluster API: nodes, the partition map, statistics.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,6 +18,10 @@ pub struct RegisterNode {
     pub node_id: String,
     /// Random, made when the data directory is made: it changes when the data are gone.
     pub incarnation: u64,
+    /// Grows with every start of the node on these data, and begins above what it was on data that are gone: a process
+    /// that has just started is in sync with nothing until the map names its session.
+    #[serde(default)]
+    pub session: u64,
     /// Where clients reach the node.
     #[schema(example = "http://127.0.0.1:8081")]
     pub address: String,
@@ -79,6 +85,10 @@ pub struct NodeStats {
     pub upload_age_seconds: f64,
     /// Partitions whose primary the node is and that it serves.
     pub partitions_serving: u32,
+    /// Writes that wait for acknowledgements of replicas.
+    pub replication_pending: u64,
+    /// Milliseconds that the oldest of them has waited.
+    pub replication_lag_ms: u64,
 }
 
 /// One number for each tier.
@@ -109,9 +119,29 @@ pub struct Heartbeat {
     pub incarnation: u64,
     /// The map epoch that the node knows.
     pub epoch: u64,
+    /// See [`RegisterNode::session`]: a process that another one has followed should stop.
+    #[serde(default)]
+    pub session: u64,
+    /// The node is about to stop: its primaries should go to in-sync replicas.
+    #[serde(default)]
+    pub leaving: bool,
+    /// The partitions that it is copying.
+    #[serde(default)]
+    pub transfers: Vec<Transfer>,
     /// How full it is.
     #[serde(default)]
     pub stats: NodeStats,
+}
+
+/// How far a learner has come with a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transfer {
+    /// The partition.
+    pub partition: u32,
+    /// Bytes of values copied so far.
+    pub bytes: u64,
+    /// Bytes of values that the primary had at the beginning.
+    pub total_bytes: u64,
 }
 
 /// The answer to a heartbeat.
@@ -122,6 +152,9 @@ pub struct HeartbeatReply {
     /// The node was removed from the cluster, and should stop.
     #[serde(default)]
     pub leave: bool,
+    /// The most bytes a second that the node may copy from other nodes; 0: no limit.
+    #[serde(default)]
+    pub transfer_bytes_per_second: u64,
 }
 
 /// A registered node.
@@ -132,6 +165,9 @@ pub struct Node {
     pub node_id: String,
     /// See [`RegisterNode::incarnation`].
     pub incarnation: u64,
+    /// See [`RegisterNode::session`].
+    #[serde(default)]
+    pub session: u64,
     /// Where clients reach it.
     #[schema(example = "http://127.0.0.1:8081")]
     pub address: String,
@@ -147,6 +183,9 @@ pub struct Node {
     pub state: NodeState,
     /// Partitions whose primary it is.
     pub partitions: u32,
+    /// Partitions of which it holds another in-sync copy.
+    #[serde(default)]
+    pub replicas: u32,
     /// When it was last heard, by the master's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "2026-01-01T00:00:00Z")]
@@ -181,6 +220,12 @@ pub struct Partition {
     pub in_sync: Vec<String>,
     /// The nodes that are being brought up to date.
     pub learners: Vec<String>,
+    /// The session of every node above: the entry speaks of that process, not of one started later.
+    #[serde(default)]
+    pub sessions: BTreeMap<String, u64>,
+    /// The in-sync node that the primary is to hand over to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 /// A node as clients and peers need it to route.
@@ -191,6 +236,9 @@ pub struct RingNode {
     pub node_id: String,
     /// See [`RegisterNode::incarnation`].
     pub incarnation: u64,
+    /// See [`RegisterNode::session`].
+    #[serde(default)]
+    pub session: u64,
     /// Where clients reach it.
     #[schema(example = "http://127.0.0.1:8081")]
     pub address: String,
@@ -212,22 +260,154 @@ pub struct Ring {
     /// The partition function: `xxh3-64` of bucket, a zero byte and key, modulo `partition_count`.
     #[schema(example = "xxh3-64")]
     pub hash: String,
+    /// How partitions are replicated.
+    #[serde(default)]
+    pub replication: Replication,
     /// Every partition, by id.
     pub partitions: Vec<Partition>,
     /// Every registered node, by id.
     pub nodes: Vec<RingNode>,
 }
 
-/// A learner has everything that the primary had: asks that it become the primary.
+/// How partitions are replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Replication {
+    /// Copies of each partition, the primary's included, where there are so many nodes.
+    #[schema(example = 2)]
+    pub factor: u32,
+    /// With fewer in-sync copies, writes are refused.
+    #[schema(example = 1)]
+    pub min_in_sync: u32,
+    /// When a write is acknowledged, and on which way it goes to the replicas.
+    pub strategy: Strategy,
+    /// With the strategy `quorum`: the copies, the primary's included, that must have a write before it is answered.
+    #[schema(example = 2)]
+    pub write_quorum: u32,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self { factor: 1, min_in_sync: 1, strategy: Strategy::PrimaryReplica, write_quorum: 1 }
+    }
+}
+
+/// When a write is acknowledged, and on which way it goes to the replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// When every in-sync replica has it; the primary sends to all of them.
+    #[default]
+    PrimaryReplica,
+    /// When every in-sync replica has it; each sends to the next.
+    Chain,
+    /// When `write_quorum` copies have it. Weaker: a write that was answered can be lost when more than
+    /// `factor` − `write_quorum` copies are lost, even if others are left.
+    Quorum,
+}
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 3] = [Self::PrimaryReplica, Self::Chain, Self::Quorum];
+
+    /// The strategy as it stands in settings and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PrimaryReplica => "primary_replica",
+            Self::Chain => "chain",
+            Self::Quorum => "quorum",
+        }
+    }
+}
+
+/// A primary asks for a change of its partition's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CaughtUp {
-    /// The learner.
+pub struct ChangePartition {
+    /// The primary, which asks.
     pub node_id: String,
-    /// Its incarnation: the data that it learned into.
-    pub incarnation: u64,
-    /// The partition's epoch under which it learned; another one by now is refused.
+    /// Its session.
+    pub session: u64,
+    /// The entry's epoch that it knows; another one by now is refused.
     pub epoch: u64,
+    /// What should become of the node `subject`.
+    pub change: PartitionChange,
+    /// The node that the change is about.
+    pub subject: String,
+}
+
+/// What should become of a node in a partition's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionChange {
+    /// The learner has everything: it becomes in-sync.
+    CaughtUp,
+    /// It does not acknowledge: it is neither in-sync nor a learner any more.
+    Remove,
+    /// It becomes the primary; the primary that asks has stopped serving and stays in-sync.
+    HandOver,
+    /// It becomes the primary; the primary that asks cannot store writes and is not in-sync any more.
+    StepDown,
+}
+
+/// How the map moves towards what the ring proposes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rebalance {
+    /// No move is begun.
+    pub paused: bool,
+    /// Partitions that may be copied at the same time.
+    pub max_moves: u32,
+    /// The most bytes a second that each node may copy from others; 0: no limit.
+    pub bytes_per_second: u64,
+    /// Copies finished since the master started.
+    pub moves_done: u64,
+    /// Copies that are being made.
+    pub moves_active: u32,
+    /// Copies still to begin.
+    pub moves_left: u32,
+    /// Bytes copied by the active moves, as far as the nodes have told.
+    pub bytes_copied: u64,
+    /// Bytes that the active moves have to copy.
+    pub bytes_total: u64,
+    /// Bytes copied a second, lately.
+    pub bytes_rate: f64,
+    /// Seconds until everything is where it should be, from what is left and the rate; absent when nothing moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<f64>,
+    /// The active moves, by partition.
+    pub moves: Vec<Move>,
+}
+
+/// A partition on its way to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Move {
+    /// The partition.
+    pub partition: u32,
+    /// Its primary, which is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "node-1")]
+    pub from: Option<String>,
+    /// The node that copies.
+    #[schema(example = "node-2")]
+    pub to: String,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Bytes to copy.
+    pub total_bytes: u64,
+}
+
+/// A change of how the map moves; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeRebalance {
+    /// Begin no move.
+    #[schema(example = true)]
+    pub paused: Option<bool>,
+    /// Partitions that may be copied at the same time, 1 to 65536.
+    #[schema(example = 8)]
+    pub max_moves: Option<u32>,
+    /// The most bytes a second that each node may copy from others; 0: no limit.
+    #[schema(example = 10_000_000)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Totals over the cluster, and the same by node.
@@ -244,6 +424,9 @@ pub struct Stats {
     pub partitions_offline: u32,
     /// Partitions that are moving.
     pub partitions_moving: u32,
+    /// Partitions with fewer in-sync copies than the replication factor asks for.
+    #[serde(default)]
+    pub partitions_under_replicated: u32,
     /// The nodes, by id.
     pub nodes: Vec<Node>,
 }
@@ -257,4 +440,7 @@ pub struct Health {
     /// The version of the running program.
     #[schema(example = "0.1.0")]
     pub version: String,
+    /// What an operator should know although the server is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::version::Version;
 
 macro_rules! error_codes {
-    ($($variant:ident = $status:literal $code:literal $title:literal;)*) => {
+    ($($variant:ident = $status:literal $code:tt $title:literal;)*) => {
         /// A stable name for what went wrong. Clients branch on this, people read `detail`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         pub enum ErrorCode {
@@ -56,11 +56,36 @@ error_codes! {
     Internal = 500 "internal" "The server failed";
     NoNodes = 503 "no_nodes" "No node serves this partition";
     PartitionOffline = 503 "partition_offline" "The partition cannot be reached";
+    BelowMinInSync = 503 "below_min_in_sync" "Too few copies are in sync";
     ObjectStoreUnavailable = 503 "object_store_unavailable" "The object store does not answer";
     Overloaded = 503 "overloaded" "The server has too much in flight";
     ShuttingDown = 503 "shutting_down" "The server is stopping";
     OutcomeUnknown = 504 "outcome_unknown" "The write may or may not have happened";
     StorageFull = 507 "storage_full" "The storage cannot take the value";
+}
+
+impl ErrorCode {
+    /// Whether a write that ended so surely changed nothing.
+    pub fn had_no_effect(self) -> bool {
+        !matches!(self, Self::Internal | Self::ObjectStoreUnavailable | Self::OutcomeUnknown)
+    }
+
+    /// Whether the same request may end better a little later, at the same server or at another one.
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::RequestTimeout
+                | Self::NotOwner
+                | Self::RateLimited
+                | Self::NoNodes
+                | Self::PartitionOffline
+                | Self::BelowMinInSync
+                | Self::ObjectStoreUnavailable
+                | Self::Overloaded
+                | Self::ShuttingDown
+                | Self::OutcomeUnknown
+        )
+    }
 }
 
 /// An error on its way to a client: what every domain error becomes, exactly once, at the edge of its server.
@@ -155,6 +180,14 @@ mod tests {
             assert!(seen.insert(code.as_str()), "{code:?}");
             assert_eq!(serde_json::from_value::<ErrorCode>(code.as_str().into()).unwrap(), *code);
             assert!((400..600).contains(&code.status()));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_unavailable_or_late_may_pass_and_a_server_failure_promises_nothing() {
+        for code in ErrorCode::ALL {
+            assert!(!matches!(code.status(), 421 | 429 | 503 | 504) || code.may_pass(), "{code:?}");
+            assert!(!matches!(code.status(), 500 | 504) || !code.had_no_effect(), "{code:?}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! One parsed request on a key, and its outcome: what every adapter (HTTP, the link) turns into, and from.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    error::{ApiError, ErrorCode},
     name::EntryName,
     version::{Condition, Version},
 };
@@ -26,6 +27,50 @@ pub enum Durability {
     Object,
 }
 
+/// Who may answer a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// The primary: the read sees every write that was answered before it.
+    #[default]
+    Strong,
+    /// Any in-sync replica: the value may be stale.
+    Eventual,
+}
+
+/// The longest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+
+/// What a client names a write with, so that the same write sent again is answered with the first outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    /// Checks an idempotency key's spelling.
+    ///
+    /// # Errors
+    /// `invalid_parameter` when it is not 1 to [`MAX_IDEMPOTENCY_KEY_BYTES`] visible ASCII characters.
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        if (1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Ok(Self(text.into()));
+        }
+        let detail =
+            format!("an idempotency key is 1 to {MAX_IDEMPOTENCY_KEY_BYTES} visible ASCII characters, no space");
+        Err(ApiError::new(ErrorCode::InvalidParameter, detail))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Which tier answered a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -36,10 +81,12 @@ pub enum Tier {
     Disk,
     /// The object store.
     Object,
+    /// Answered by a replica: the value may be stale.
+    Replica,
 }
 
 impl Tier {
-    /// Every tier, from the top.
+    /// Every tier of a node, from the top.
     pub const ALL: [Self; 3] = [Self::Memory, Self::Disk, Self::Object];
 
     /// The tier as it stands in `Cache-Status` and in metric labels.
@@ -48,6 +95,7 @@ impl Tier {
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Object => "object",
+            Self::Replica => "replica",
         }
     }
 }
@@ -61,6 +109,22 @@ pub struct Operation {
     pub condition: Condition,
     /// What to do.
     pub action: Action,
+    /// Who may answer, when it is a read.
+    pub consistency: Consistency,
+    /// What makes it safe to send again, when it is a write.
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+impl Operation {
+    /// A strongly consistent operation without an idempotency key.
+    pub fn new(name: EntryName, condition: Condition, action: Action) -> Self {
+        Self { name, condition, action, consistency: Consistency::Strong, idempotency_key: None }
+    }
+
+    /// Whether any in-sync replica may answer.
+    pub fn is_eventual(&self) -> bool {
+        self.consistency == Consistency::Eventual && !self.action.is_write()
+    }
 }
 
 /// What to do with a key.
@@ -171,4 +235,21 @@ pub struct ListedName {
     pub name: EntryName,
     /// What is known of it. The content type is left out.
     pub metadata: Metadata,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idempotency_key_is_1_to_255_visible_ascii_characters() {
+        for text in ["a", "8e03978e-40d5-43dd-bc93-6894a57f9324", "!~", &"k".repeat(255)] {
+            assert_eq!(IdempotencyKey::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["", "a b", "a\n", "ä", "\u{7f}", &"k".repeat(256)] {
+            let error = IdempotencyKey::parse(text).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidParameter, "{text:?}");
+            assert!(error.detail.contains("1 to 255 visible ASCII"), "{}", error.detail);
+        }
+    }
 }

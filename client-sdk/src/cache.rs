@@ -1,11 +1,11 @@
-//! The smart client: where a request goes, and when it is sent again.
+//! The smart client: how it is set up, and what can be asked of it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
     ApiError, Bucket, EntryName, ErrorCode, Operation, Version,
-    cluster::{Node, Ring, Stats},
+    cluster::{ChangeRebalance, Node, Rebalance, Ring, Stats},
     error::Problem,
     operation::Action,
     version::Condition,
@@ -18,9 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     call::{self, Http, Reply},
     dots::DotClient,
-    error::{Error, Failure},
+    error::Error,
     generated::master,
-    request::{Delete, List, Put},
+    request::{Delete, Get, List, Put},
+    retry::{Pauses, patience},
     router::Router,
 };
 
@@ -29,11 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Above every deadline that is set here; no request is without one.
 const LONGEST_REQUEST: Duration = Duration::from_secs(300);
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-const DEFAULT_RETRIES: u32 = 4;
-/// The pause before the first repetition; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Longer than a failover takes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A value, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub struct Value {
 }
 
 impl Value {
-    fn from_reply(reply: Reply) -> Self {
+    pub(crate) fn from_reply(reply: Reply) -> Self {
         let text = |name| reply.text(&name).unwrap_or_default().to_owned();
         Self {
             content_type: text(header::CONTENT_TYPE),
@@ -87,13 +85,13 @@ impl Builder {
         self
     }
 
-    /// How long one call may take with all its repetitions, at most five minutes; 10 s when none is set.
+    /// How long one call may take with all its repetitions, at most five minutes; 15 s when none is set.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(LONGEST_REQUEST);
         self
     }
 
-    /// How often a call is repeated where that is safe; 4 when none is set. The crate's documentation says where.
+    /// How often a call is repeated at most; as often as the time allows when none is set.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
@@ -138,12 +136,12 @@ pub struct Cache {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     _follower: AbortOnDropHandle<()>,
-    router: Arc<Router>,
-    http: Http,
-    timeout: Duration,
-    retries: u32,
+    pub(crate) router: Arc<Router>,
+    pub(crate) http: Http,
+    pub(crate) timeout: Duration,
+    pub(crate) retries: u32,
 }
 
 impl Cache {
@@ -157,7 +155,7 @@ impl Cache {
 
     /// For everything that is not to be the default.
     pub fn builder() -> Builder {
-        Builder { urls: Vec::new(), bucket: Ok(Bucket::default()), timeout: DEFAULT_TIMEOUT, retries: DEFAULT_RETRIES }
+        Builder { urls: Vec::new(), bucket: Ok(Bucket::default()), timeout: DEFAULT_TIMEOUT, retries: u32::MAX }
     }
 
     /// The same connection in another bucket.
@@ -168,16 +166,9 @@ impl Cache {
         Ok(Self { shared: self.shared.clone(), bucket: Bucket::parse(bucket)? })
     }
 
-    /// Reads a key; `None` when it is not there.
-    ///
-    /// # Errors
-    /// [`Error`], but never `key_not_found`.
-    pub async fn get(&self, key: &str) -> Result<Option<Value>, Error> {
-        match self.execute(key, Condition::None, Action::Get).await {
-            Ok(reply) => Ok(Some(Value::from_reply(reply))),
-            Err(error) if error.code() == Some(ErrorCode::KeyNotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Reads a key; options follow, and `.await` sends it, and gives `None` when the key is not there.
+    pub fn get<'a>(&'a self, key: &'a str) -> Get<'a> {
+        Get::new(self, key)
     }
 
     /// Stores a value; options follow, and `.await` sends it.
@@ -211,6 +202,22 @@ impl Cache {
         self.ask(|master| async move { master.get_ring(None, None).await }).await
     }
 
+    /// What is moving between nodes, how fast, and how long that will take.
+    ///
+    /// # Errors
+    /// When no master answers.
+    pub async fn rebalance(&self) -> Result<Rebalance, Error> {
+        self.ask(|master| async move { master.get_rebalance().await }).await
+    }
+
+    /// Pauses, resumes or limits moves; what is absent stays as it is.
+    ///
+    /// # Errors
+    /// When no master answers, or a number is out of its bounds.
+    pub async fn change_rebalance(&self, change: ChangeRebalance) -> Result<Rebalance, Error> {
+        self.ask(|master| async move { master.change_rebalance(&change).await }).await
+    }
+
     /// Statistics of the whole cluster.
     ///
     /// # Errors
@@ -223,7 +230,7 @@ impl Cache {
         self.bucket.as_str()
     }
 
-    /// Asks a master something that changes nothing.
+    /// Asks a master something that may as well be asked twice.
     pub(crate) async fn ask<T, F>(&self, question: impl Fn(master::Client) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<ResponseValue<T>, progenitor_client::Error<Problem>>>,
@@ -231,10 +238,9 @@ impl Cache {
         let Shared { router, timeout, retries, .. } = &*self.shared;
         let deadline = Instant::now() + *timeout;
         let mut pauses = Pauses::default();
-        for left in (0..=*retries).rev() {
-            let share = if left > 0 { 2 } else { 1 };
-            let failure = match router.ask(deadline.saturating_duration_since(Instant::now()) / share, &question).await
-            {
+        let mut left = *retries;
+        loop {
+            let failure = match router.ask(patience(deadline), &question).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -242,108 +248,21 @@ impl Cache {
             if left == 0 || !failure.may_pass() || Instant::now() + pause >= deadline {
                 return Err(failure.into_error(false));
             }
+            left -= 1;
             sleep(pause).await;
         }
-        Err(Error::Unreachable("no master answered in time".to_owned()))
     }
 
-    pub(crate) async fn execute(&self, key: &str, condition: Condition, action: Action) -> Result<Reply, Error> {
+    /// An operation on a key of this bucket.
+    pub(crate) fn operation(&self, key: &str, condition: Condition, action: Action) -> Result<Operation, Error> {
         let name = EntryName::new(&self.bucket, key)?;
         if let Action::Put(put) = &action {
             call::content_type(put)?;
         }
-        self.shared.execute(&Operation { name, condition, action }).await
-    }
-}
-
-impl Shared {
-    async fn execute(&self, operation: &Operation) -> Result<Reply, Error> {
-        let is_write = operation.action.is_write();
-        let is_repeatable = !is_write || matches!(operation.condition, Condition::Matches(_));
-        let deadline = Instant::now() + self.timeout;
-        let mut pauses = Pauses::default();
-        let mut route = Route::Owner;
-        // Why an earlier attempt of this write may have happened.
-        let mut doubt = None;
-        let mut left = self.retries;
-        loop {
-            let map = self.router.map();
-            let owner = map.owner(&operation.name).filter(|_| route != Route::Master);
-            let target = owner.unwrap_or_else(|| self.router.master());
-            let share = if is_repeatable && left > 0 { 2 } else { 1 };
-            let patience = deadline.saturating_duration_since(Instant::now()) / share;
-            let failure = match timeout(patience, call::send(&self.http, target, operation)).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::Broken(format!("{target} did not answer within {patience:?}")),
-            };
-            let pause = if owner.is_some() && is_lost(&failure) { Duration::ZERO } else { pauses.after(&failure) };
-            let is_safe = is_repeatable || failure.had_no_effect();
-            if left == 0 || !is_safe || !failure.may_pass() || Instant::now() + pause >= deadline {
-                return Err(last_word(failure, is_write, doubt));
-            }
-            left -= 1;
-            if is_write && !failure.had_no_effect() {
-                doubt.get_or_insert_with(|| failure.to_string());
-            }
-            route = self.reroute(route, target, owner.is_some(), &failure);
-            if failure.code() == Some(ErrorCode::NotOwner) && route == Route::NewOwner {
-                self.router.refresh(&map).await;
-            }
-            sleep(pause).await;
-        }
+        Ok(Operation::new(name, condition, action))
     }
 
-    /// The way that the next attempt takes.
-    fn reroute(&self, route: Route, target: &str, was_owner: bool, failure: &Failure) -> Route {
-        match (failure.code(), route) {
-            (Some(ErrorCode::NotOwner), Route::Owner) => Route::NewOwner,
-            (Some(ErrorCode::RateLimited), route) => route,
-            _ => {
-                if !was_owner && is_lost(failure) {
-                    self.router.leave_master(target);
-                }
-                Route::Master
-            }
-        }
-    }
-}
-
-/// Who is asked: the owner by the map, the owner by a map fetched after `not_owner`, or a master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Owner,
-    NewOwner,
-    Master,
-}
-
-/// The server itself is the trouble, so that another one can be asked at once.
-fn is_lost(failure: &Failure) -> bool {
-    matches!(failure, Failure::Unsent(_) | Failure::Broken(_)) || failure.code() == Some(ErrorCode::NotOwner)
-}
-
-/// A repeated write that meets its own first attempt's effect cannot tell it from another's.
-fn last_word(failure: Failure, is_write: bool, doubt: Option<String>) -> Error {
-    match doubt {
-        Some(doubt) => Error::OutcomeUnknown(doubt),
-        None => failure.into_error(is_write),
-    }
-}
-
-/// The pauses between attempts: doubled each time, with jitter, or what the server asks for.
-#[derive(Default)]
-struct Pauses(u32);
-
-impl Pauses {
-    fn after(&mut self, failure: &Failure) -> Duration {
-        if let Failure::Refused { problem, .. } = failure
-            && problem.code == ErrorCode::RateLimited
-            && let Some(seconds) = problem.retry_after
-        {
-            return Duration::from_secs(seconds.into());
-        }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.0.min(10)).min(LONGEST_PAUSE);
-        self.0 += 1;
-        pause.mul_f64(rand::random_range(0.5..1.0))
+    pub(crate) async fn execute(&self, operation: &Operation) -> Result<Reply, Error> {
+        self.shared.execute(operation).await
     }
 }

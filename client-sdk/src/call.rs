@@ -5,7 +5,7 @@ use cairn_api_spec::{
     ApiError, ErrorCode, Operation, Version,
     error::Problem,
     name::encode_key,
-    operation::{Action, Put},
+    operation::{Action, Consistency, IdempotencyKey, Put},
     version::Condition,
 };
 use futures_util::TryStreamExt as _;
@@ -57,33 +57,53 @@ pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Resu
     if dots::needed(operation.name.key()) {
         return success(http.dots.send(&http.client, base, operation).await?).await;
     }
-    let Parameters { bucket, if_match, if_none_match } = &Parameters::of(operation);
+    let Parameters { bucket, consistency, idempotency_key, if_match, if_none_match } = &Parameters::of(operation);
     let (if_match, if_none_match) = (if_match.as_deref(), if_none_match.as_deref());
+    let (consistency, idempotency_key) = (consistency.as_ref(), *idempotency_key);
     let call = |content_type| {
         let call = Call { key_path: Some(encode_key(operation.name.key())), content_type };
         node::Client::new_with_client(base, http.client.clone(), call)
     };
     match &operation.action {
         Action::Get => {
-            let value = call(None).get_key(PLACEHOLDER, *bucket, if_match, if_none_match).await;
+            let value = call(None).get_key(PLACEHOLDER, *bucket, consistency, if_match, if_none_match).await;
             read_all(match value {
                 Ok(value) => value,
                 Err(error) => return Err(failure(error).await),
             })
             .await
         }
-        Action::Head => answered(call(None).head_key(PLACEHOLDER, *bucket, if_match, if_none_match).await).await,
+        Action::Head => {
+            answered(call(None).head_key(PLACEHOLDER, *bucket, consistency, if_match, if_none_match).await).await
+        }
         Action::Put(put) => {
             let client = call(content_type(put).map_err(|error| Failure::Unsent(error.to_string()))?);
             let (durability, ttl) = (put.durability.as_ref(), ttl(put));
             let value = put.value.clone();
-            let put =
-                client.put_key(PLACEHOLDER, *bucket, durability, ttl.as_deref(), None, if_match, if_none_match, value);
-            answered(put.await).await
+            let ttl = ttl.as_deref();
+            answered(
+                client
+                    .put_key(
+                        PLACEHOLDER,
+                        *bucket,
+                        durability,
+                        ttl,
+                        None,
+                        idempotency_key,
+                        if_match,
+                        if_none_match,
+                        value,
+                    )
+                    .await,
+            )
+            .await
         }
         Action::Delete { durability } => {
             let durability = durability.as_ref();
-            answered(call(None).delete_key(PLACEHOLDER, *bucket, durability, if_match, if_none_match).await).await
+            answered(
+                call(None).delete_key(PLACEHOLDER, *bucket, durability, idempotency_key, if_match, if_none_match).await,
+            )
+            .await
         }
     }
 }
@@ -91,6 +111,8 @@ pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Resu
 /// What an operation says beside its key and value, as HTTP has it.
 pub(crate) struct Parameters<'a> {
     pub(crate) bucket: Option<&'a str>,
+    pub(crate) consistency: Option<Consistency>,
+    pub(crate) idempotency_key: Option<&'a str>,
     pub(crate) if_match: Option<String>,
     pub(crate) if_none_match: Option<String>,
 }
@@ -105,7 +127,13 @@ impl<'a> Parameters<'a> {
             Condition::Absent => (None, Some("*".to_owned())),
             Condition::Differs(version) => (None, etag(version)),
         };
-        Self { bucket: Some(operation.name.bucket()), if_match, if_none_match }
+        Self {
+            bucket: Some(operation.name.bucket()),
+            consistency: operation.is_eventual().then_some(Consistency::Eventual),
+            idempotency_key: operation.idempotency_key.as_ref().map(IdempotencyKey::as_str),
+            if_match,
+            if_none_match,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use reqwest::{
 use crate::{
     call::{Parameters, content_type, ttl},
     error::{Failure, chain},
-    generated::PLACEHOLDER,
+    generated::{PLACEHOLDER, of_a_server},
 };
 
 /// Whether a key needs this.
@@ -48,7 +48,8 @@ impl DotClient {
         let mut request = http::Request::<Body>::try_from(request).map_err(|error| unsent(&error))?;
         *request.uri_mut() = with_key(request.uri(), operation.name.key()).map_err(|error| unsent(&error))?;
         match self.0.request(request).await {
-            Ok(response) => Ok(Response::from(response.map(Body::wrap))),
+            Ok(response) => of_a_server(Response::from(response.map(Body::wrap)))
+                .map_err(|error| Failure::Broken(chain(&error.without_url()))),
             Err(error) if error.is_connect() => Err(unsent(&error)),
             Err(error) => Err(Failure::Broken(chain(&error))),
         }
@@ -57,7 +58,7 @@ impl DotClient {
 
 fn build(client: &reqwest::Client, base: &str, operation: &Operation) -> Result<reqwest::Request, Failure> {
     let url = format!("{base}/keys/{PLACEHOLDER}");
-    let Parameters { bucket, if_match, if_none_match } = Parameters::of(operation);
+    let Parameters { bucket, consistency, idempotency_key, if_match, if_none_match } = Parameters::of(operation);
     let (method, durability) = match &operation.action {
         Action::Get => (Method::GET, None),
         Action::Head => (Method::HEAD, None),
@@ -65,6 +66,10 @@ fn build(client: &reqwest::Client, base: &str, operation: &Operation) -> Result<
         Action::Delete { durability } => (Method::DELETE, *durability),
     };
     let mut request = client.request(method, url).query(&[("bucket", bucket)]).query(&[("durability", durability)]);
+    request = request.query(&[("consistency", consistency)]);
+    if let Some(key) = idempotency_key {
+        request = request.header("idempotency-key", key);
+    }
     if let Some(condition) = if_match {
         request = request.header(IF_MATCH, condition);
     }

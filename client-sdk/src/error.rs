@@ -50,7 +50,7 @@ impl Error {
     /// After a write: whether it may have happened all the same.
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            Self::Refused { problem } => !had_no_effect(problem.code),
+            Self::Refused { problem } => !problem.code.had_no_effect(),
             Self::OutcomeUnknown(_) | Self::UnexpectedReply(_) => true,
             Self::Invalid(_) | Self::PreconditionFailed { .. } | Self::Unreachable(_) | Self::Setup(_) => false,
         }
@@ -87,7 +87,7 @@ impl Failure {
         match self {
             Self::Unsent(_) => true,
             Self::Broken(_) | Self::Strange(_) => false,
-            Self::Refused { problem, .. } => had_no_effect(problem.code),
+            Self::Refused { problem, .. } => problem.code.had_no_effect(),
         }
     }
 
@@ -96,19 +96,21 @@ impl Failure {
         match self {
             Self::Unsent(_) | Self::Broken(_) => true,
             Self::Strange(_) => false,
-            Self::Refused { problem, .. } => matches!(
-                problem.code,
-                ErrorCode::NotOwner
-                    | ErrorCode::NoNodes
-                    | ErrorCode::PartitionOffline
-                    | ErrorCode::Overloaded
-                    | ErrorCode::RateLimited
-                    | ErrorCode::RequestTimeout
-                    | ErrorCode::ShuttingDown
-                    | ErrorCode::ObjectStoreUnavailable
-                    | ErrorCode::OutcomeUnknown
-            ),
+            Self::Refused { problem, .. } => problem.code.may_pass(),
         }
+    }
+
+    /// The server itself is the trouble, or the way to it.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, Self::Unsent(_) | Self::Broken(_))
+    }
+
+    /// The server says that it is not, not yet or no longer the one to ask.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(ErrorCode::NotOwner | ErrorCode::NoNodes | ErrorCode::PartitionOffline | ErrorCode::ShuttingDown)
+        )
     }
 
     /// The last word, for a request that is a write or not.
@@ -125,37 +127,6 @@ impl Failure {
             }
             Self::Refused { problem, .. } => Error::Refused { problem },
         }
-    }
-}
-
-/// Codes with which a server promises that a write changed nothing.
-fn had_no_effect(code: ErrorCode) -> bool {
-    match code {
-        ErrorCode::Internal
-        | ErrorCode::OutcomeUnknown
-        | ErrorCode::ShuttingDown
-        | ErrorCode::ObjectStoreUnavailable => false,
-        ErrorCode::BadRequest
-        | ErrorCode::InvalidKey
-        | ErrorCode::InvalidBucket
-        | ErrorCode::InvalidTtl
-        | ErrorCode::InvalidBody
-        | ErrorCode::InvalidParameter
-        | ErrorCode::RouteNotFound
-        | ErrorCode::KeyNotFound
-        | ErrorCode::NodeNotFound
-        | ErrorCode::MethodNotAllowed
-        | ErrorCode::RequestTimeout
-        | ErrorCode::NodeConflict
-        | ErrorCode::PreconditionFailed
-        | ErrorCode::ValueTooLarge
-        | ErrorCode::UnsupportedMediaType
-        | ErrorCode::NotOwner
-        | ErrorCode::RateLimited
-        | ErrorCode::NoNodes
-        | ErrorCode::PartitionOffline
-        | ErrorCode::Overloaded
-        | ErrorCode::StorageFull => true,
     }
 }
 

@@ -4,7 +4,10 @@
 //! same, so [`node::Client`] also speaks to a master.
 
 use progenitor_client::{ClientHooks, ClientInfo as _, Error, OperationInfo};
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{
+    Request, Response,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 
 /// What a generated method cannot say of a request on a key. The default changes nothing.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +23,7 @@ pub struct Call {
 pub const PLACEHOLDER: &str = "_";
 
 impl ClientHooks<Call> for node::Client {
-    async fn pre<E>(&self, request: &mut reqwest::Request, _: &OperationInfo) -> Result<(), Error<E>> {
+    async fn pre<E>(&self, request: &mut Request, _: &OperationInfo) -> Result<(), Error<E>> {
         let call = self.inner();
         if let Some(key_path) = &call.key_path
             && let Some(prefix) = request.url().path().strip_suffix(PLACEHOLDER)
@@ -33,15 +36,40 @@ impl ClientHooks<Call> for node::Client {
         }
         Ok(())
     }
+
+    async fn exec(&self, request: Request, _: &OperationInfo) -> reqwest::Result<Response> {
+        of_a_server(self.client().execute(request).await?)
+    }
+}
+
+impl ClientHooks for master::Client {
+    async fn exec(&self, request: Request, _: &OperationInfo) -> reqwest::Result<Response> {
+        of_a_server(self.client().execute(request).await?)
+    }
+}
+
+/// A 502, 503 or 504 without a problem document comes from something before the server, and is an error of the
+/// connection.
+pub(crate) fn of_a_server(response: Response) -> reqwest::Result<Response> {
+    let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_problem = content_type.is_some_and(|text| text.starts_with(b"application/problem+json"));
+    if matches!(response.status().as_u16(), 502..=504) && !is_problem {
+        response.error_for_status()
+    } else {
+        Ok(response)
+    }
 }
 
 /// The master's API.
 pub mod master {
     progenitor::generate_api!(
         spec = "../api-spec/openapi/master-3.0.json",
+        hooks = Expected,
         replace = {
             ByTier = cairn_api_spec::cluster::ByTier,
-            CaughtUp = cairn_api_spec::cluster::CaughtUp,
+            ChangePartition = cairn_api_spec::cluster::ChangePartition,
+            ChangeRebalance = cairn_api_spec::cluster::ChangeRebalance,
+            Consistency = cairn_api_spec::operation::Consistency,
             Durability = cairn_api_spec::operation::Durability,
             EntryMetadata = cairn_api_spec::data::EntryMetadata,
             ErrorCode = cairn_api_spec::error::ErrorCode,
@@ -49,17 +77,23 @@ pub mod master {
             Heartbeat = cairn_api_spec::cluster::Heartbeat,
             HeartbeatReply = cairn_api_spec::cluster::HeartbeatReply,
             KeyList = cairn_api_spec::data::KeyList,
+            Move = cairn_api_spec::cluster::Move,
             Node = cairn_api_spec::cluster::Node,
             NodeList = cairn_api_spec::cluster::NodeList,
             NodeState = cairn_api_spec::cluster::NodeState,
             NodeStats = cairn_api_spec::cluster::NodeStats,
             Partition = cairn_api_spec::cluster::Partition,
+            PartitionChange = cairn_api_spec::cluster::PartitionChange,
             PostKey = cairn_api_spec::data::PostKey,
             Problem = cairn_api_spec::error::Problem,
+            Rebalance = cairn_api_spec::cluster::Rebalance,
             RegisterNode = cairn_api_spec::cluster::RegisterNode,
+            Replication = cairn_api_spec::cluster::Replication,
             Ring = cairn_api_spec::cluster::Ring,
             RingNode = cairn_api_spec::cluster::RingNode,
             Stats = cairn_api_spec::cluster::Stats,
+            Strategy = cairn_api_spec::cluster::Strategy,
+            Transfer = cairn_api_spec::cluster::Transfer,
             TtlField = cairn_api_spec::data::TtlField,
             Version = cairn_api_spec::version::Version,
         },
@@ -74,6 +108,7 @@ pub mod node {
         hooks = Expected,
         replace = {
             ByTier = cairn_api_spec::cluster::ByTier,
+            Consistency = cairn_api_spec::operation::Consistency,
             Durability = cairn_api_spec::operation::Durability,
             EntryMetadata = cairn_api_spec::data::EntryMetadata,
             ErrorCode = cairn_api_spec::error::ErrorCode,

@@ -20,8 +20,9 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `cache` | [`Cache`]: routing of each request, and when it is repeated |
+//! | `cache` | [`Cache`]: how it is set up, and what can be asked of it |
 //! | `request` | the requests that have options |
+//! | `retry` | where an operation goes, and when it is sent again |
 //! | `router` | the partition map, and following it |
 //! | `call` | one attempt at one server |
 //! | `dots` | the keys `.` and `..`, which URL libraries resolve away |
@@ -29,22 +30,31 @@
 //!
 //! # What is repeated
 //!
-//! A request is repeated, up to [`Builder::retries`] times within [`Builder::timeout`], only where that cannot change
-//! what it means:
+//! Every operation on a key is repeated until [`Builder::timeout`] is over, when the failure may pass: the connection
+//! could not be opened or broke, nothing came in time, the node does not own the key (421), or the server, or something
+//! before it, says 408, 429, 502, 503 or 504. So neither a node that is stopped nor one that is killed shows as an error,
+//! as long as another copy takes over within that time.
 //!
-//! * a read, after every failure that may pass;
-//! * every write that surely had no effect: the connection could not be opened, or the server says so (`not_owner`,
-//!   `no_nodes`, `partition_offline`, `overloaded`, `rate_limited`, `request_timeout`);
-//! * a write under `If-Match: "version"` of which it is not known whether it happened: versions never come back, so it
-//!   happens at most once. When the repetition meets another version, the first attempt may have been the cause, and
-//!   the result is [`Error::OutcomeUnknown`].
+//! It is safe, because every write carries an `Idempotency-Key`, a random one or [`Put::idempotency_key`]: the servers
+//! keep it with the data for ten minutes, do the write once, and answer it the second time as they answered the first.
 //!
-//! Every other write whose outcome is not known is not repeated: it ends as [`Error::OutcomeUnknown`], or as
-//! [`Error::Refused`] where the server itself failed ([`Error::is_outcome_unknown`] covers both). `If-None-Match: *` is
-//! among them: between two attempts the key could have been written and removed.
+//! The owner that the map names is asked first, then a master, which waits for a failover, then the owner again, and so
+//! on. A server that cannot be reached is left at once; otherwise the pauses double, have jitter, and are as long as
+//! `Retry-After` asks. After 421 the map is fetched anew before the next attempt, after a broken connection beside it.
+//! While no master can be reached, a client that has the map goes on straight to the nodes.
 //!
-//! After `not_owner` (421) the map is fetched anew and the new owner asked once; when that does not help, or the owner
-//! cannot be reached, the master forwards.
+//! [`Error::OutcomeUnknown`] means that the time was over before the servers could say whether the write was done. To
+//! find out, send it again under the same [`Put::idempotency_key`].
+//!
+//! # Reads that may be stale
+//!
+//! [`Get::eventual`] asks any in-sync replica: the reads of a hot key are spread over all copies.
+//!
+//! ```no_run
+//! # async fn run(cache: cairn_client::Cache) -> Result<(), cairn_client::Error> {
+//! let flags = cache.get("feature-flags").eventual().await?;
+//! # Ok(()) }
+//! ```
 
 mod cache;
 mod call;
@@ -52,16 +62,17 @@ mod dots;
 mod error;
 pub mod generated;
 mod request;
+mod retry;
 mod router;
 
 pub use cache::{Builder, Cache, Value};
 pub use cairn_api_spec::{
     Bucket, ErrorCode, Version,
-    cluster::{Node, NodeState, NodeStats, Partition, Ring, Stats},
+    cluster::{ChangeRebalance, Move, Node, NodeState, NodeStats, Partition, Rebalance, Ring, Stats},
     data::{EntryMetadata, KeyList},
     error::Problem,
     operation::Durability,
     version::Condition,
 };
 pub use error::Error;
-pub use request::{Delete, List, Put, Stored};
+pub use request::{Delete, Get, List, Put, Stored};

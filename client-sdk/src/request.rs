@@ -4,15 +4,40 @@ use std::{num::NonZeroU32, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    ErrorCode, Version,
+    ApiError, ErrorCode, Operation, Version,
     data::{EntryMetadata, KeyList},
-    operation::{self, Action, Durability},
+    operation::{self, Action, Consistency, Durability, IdempotencyKey},
     version::Condition,
 };
 use futures_util::{Stream, TryStreamExt as _, stream};
 use reqwest::StatusCode;
 
-use crate::{cache::Cache, error::Error};
+use crate::{
+    cache::{Cache, Value},
+    error::Error,
+};
+
+/// A read; `.await` sends it, and gives `None` when the key is not there.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before it is awaited"]
+pub struct Get<'a> {
+    cache: &'a Cache,
+    key: &'a str,
+    consistency: Consistency,
+}
+
+impl<'a> Get<'a> {
+    pub(crate) fn new(cache: &'a Cache, key: &'a str) -> Self {
+        Self { cache, key, consistency: Consistency::Strong }
+    }
+
+    /// Any in-sync replica may answer, so the value may be stale. The reads of a hot key are spread over all of them,
+    /// and go on while its primary is being replaced.
+    pub fn eventual(mut self) -> Self {
+        self.consistency = Consistency::Eventual;
+        self
+    }
+}
 
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +55,14 @@ pub struct Put<'a> {
     cache: &'a Cache,
     key: &'a str,
     condition: Condition,
+    idempotency_key: Option<String>,
     put: operation::Put,
 }
 
 impl<'a> Put<'a> {
     pub(crate) fn new(cache: &'a Cache, key: &'a str, value: Bytes) -> Self {
         let put = operation::Put { value, content_type: String::new(), ttl: None, durability: None };
-        Self { cache, key, condition: Condition::None, put }
+        Self { cache, key, condition: Condition::None, idempotency_key: None, put }
     }
 
     /// How long the key lives, from 1 ms to ten years; without it, as the node is set (for ever, unless told).
@@ -65,12 +91,13 @@ pub struct Delete<'a> {
     cache: &'a Cache,
     key: &'a str,
     condition: Condition,
+    idempotency_key: Option<String>,
     durability: Option<Durability>,
 }
 
 impl<'a> Delete<'a> {
     pub(crate) fn new(cache: &'a Cache, key: &'a str) -> Self {
-        Self { cache, key, condition: Condition::None, durability: None }
+        Self { cache, key, condition: Condition::None, idempotency_key: None, durability: None }
     }
 
     /// What must have happened before the answer; `disk` without it.
@@ -80,9 +107,16 @@ impl<'a> Delete<'a> {
     }
 }
 
-macro_rules! conditions {
+macro_rules! writes {
     ($request:ident) => {
         impl $request<'_> {
+            /// The name of this write, 1 to 255 visible ASCII characters: within ten minutes the servers do it once,
+            /// however often it is sent, also by another process. Without it, every call has a random one of its own.
+            pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+                self.idempotency_key = Some(key.into());
+                self
+            }
+
             /// Only under this condition; the methods below say each by its name.
             pub fn condition(mut self, condition: Condition) -> Self {
                 self.condition = condition;
@@ -116,10 +150,33 @@ macro_rules! conditions {
     };
 }
 
-conditions!(Put);
-conditions!(Delete);
+writes!(Put);
+writes!(Delete);
 
 type Sending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// A write that may be sent again.
+fn repeatable(operation: Operation, key: Option<String>) -> Result<Operation, ApiError> {
+    let key = key.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+    Ok(Operation { idempotency_key: Some(IdempotencyKey::parse(&key)?), ..operation })
+}
+
+impl<'a> IntoFuture for Get<'a> {
+    type Output = Result<Option<Value>, Error>;
+    type IntoFuture = Sending<'a, Option<Value>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let mut operation = self.cache.operation(self.key, Condition::None, Action::Get)?;
+            operation.consistency = self.consistency;
+            match self.cache.execute(&operation).await {
+                Ok(reply) => Ok(Some(Value::from_reply(reply))),
+                Err(error) if error.code() == Some(ErrorCode::KeyNotFound) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
 
 impl<'a> IntoFuture for Put<'a> {
     type Output = Result<Stored, Error>;
@@ -127,7 +184,8 @@ impl<'a> IntoFuture for Put<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let reply = self.cache.execute(self.key, self.condition, Action::Put(self.put)).await?;
+            let operation = self.cache.operation(self.key, self.condition, Action::Put(self.put))?;
+            let reply = self.cache.execute(&repeatable(operation, self.idempotency_key)?).await?;
             Ok(Stored { version: reply.version(), created: reply.status == StatusCode::CREATED })
         })
     }
@@ -140,7 +198,8 @@ impl<'a> IntoFuture for Delete<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let action = Action::Delete { durability: self.durability };
-            match self.cache.execute(self.key, self.condition, action).await {
+            let operation = self.cache.operation(self.key, self.condition, action)?;
+            match self.cache.execute(&repeatable(operation, self.idempotency_key)?).await {
                 Ok(reply) => Ok(Some(reply.version())),
                 Err(error) if error.code() == Some(ErrorCode::KeyNotFound) => Ok(None),
                 Err(error) => Err(error),

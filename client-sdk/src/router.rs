@@ -11,13 +11,13 @@ use std::{
 use arc_swap::ArcSwap;
 use cairn_api_spec::{
     EntryName,
-    cluster::{HASH, Ring},
+    cluster::{HASH, Partition, Ring},
     error::Problem,
 };
 use progenitor_client::{Error, ResponseValue};
 use reqwest::StatusCode;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Notify},
     time::{Instant, sleep, timeout},
 };
 
@@ -29,6 +29,8 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(40);
 /// Between two polls that brought nothing, and at first after one that failed.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Between two fetches that requests asked for.
+const FETCH_PAUSE: Duration = Duration::from_millis(200);
 /// How long one master is asked for the map before the next one is.
 const RING_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -37,9 +39,16 @@ const RING_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Map {
     cluster_id: u64,
     epoch: u64,
-    /// By partition: an index into `addresses`.
-    primaries: Vec<Option<usize>>,
+    /// By partition.
+    holders: Vec<Holders>,
     addresses: Vec<String>,
+}
+
+/// Who may answer for a partition: indices into the map's addresses.
+#[derive(Debug)]
+struct Holders {
+    primary: Option<usize>,
+    in_sync: Vec<usize>,
 }
 
 impl Map {
@@ -48,14 +57,35 @@ impl Map {
         let index = |id: &String| ring.nodes.iter().position(|node| node.node_id == *id);
         // With another partition function every key goes through the master.
         let partitions = if ring.hash == HASH { ring.partitions.as_slice() } else { &[] };
-        let primaries = partitions.iter().map(|partition| partition.primary.as_ref().and_then(index)).collect();
-        Self { cluster_id: ring.cluster_id, epoch: ring.epoch, primaries, addresses }
+        let holders = |partition: &Partition| Holders {
+            primary: partition.primary.as_ref().and_then(index),
+            in_sync: partition.in_sync.iter().filter_map(index).collect(),
+        };
+        let holders = partitions.iter().map(holders).collect();
+        Self { cluster_id: ring.cluster_id, epoch: ring.epoch, holders, addresses }
     }
 
     /// The base URL of the node that owns a key, if the map knows one.
     pub(crate) fn owner(&self, name: &EntryName) -> Option<&str> {
-        let count = u32::try_from(self.primaries.len()).ok()?;
-        let index = (*self.primaries.get(name.partition(count) as usize)?)?;
+        self.address(self.holders(name)?.primary?)
+    }
+
+    /// The base URL of any node that is in sync with a key's partition, of another one than `failed` if there is one.
+    pub(crate) fn any_in_sync(&self, name: &EntryName, failed: Option<&str>) -> Option<&str> {
+        let holders = self.holders(name)?;
+        let mut addresses: Vec<&str> = holders.in_sync.iter().filter_map(|index| self.address(*index)).collect();
+        if addresses.len() > 1 {
+            addresses.retain(|address| Some(*address) != failed);
+        }
+        addresses.get(rand::random_range(0..addresses.len().max(1))).copied()
+    }
+
+    fn holders(&self, name: &EntryName) -> Option<&Holders> {
+        let count = u32::try_from(self.holders.len()).ok()?;
+        self.holders.get(name.partition(count) as usize)
+    }
+
+    fn address(&self, index: usize) -> Option<&str> {
         self.addresses.get(index).map(String::as_str)
     }
 }
@@ -69,13 +99,22 @@ pub(crate) struct Router {
     map: ArcSwap<Map>,
     /// Held while the map is fetched, so that many requests that met an old map fetch one.
     fetching: Mutex<()>,
+    /// Somebody suspects that the map is old.
+    suspected: Notify,
 }
 
 impl Router {
     /// Learns the map from the first master that gives it.
     pub(crate) async fn connect(http: reqwest::Client, masters: Vec<String>) -> Result<Self, Failure> {
         let map = ArcSwap::from_pointee(Map::new(&Ring::default()));
-        let router = Self { http, masters, current: AtomicUsize::new(0), map, fetching: Mutex::new(()) };
+        let router = Self {
+            http,
+            masters,
+            current: AtomicUsize::new(0),
+            map,
+            fetching: Mutex::default(),
+            suspected: Notify::new(),
+        };
         router.fetch().await?;
         Ok(router)
     }
@@ -125,14 +164,20 @@ impl Router {
         Err(last)
     }
 
-    /// Fetches the map, unless it is already another one than `known`.
-    pub(crate) async fn refresh(&self, known: &Arc<Map>) {
+    /// Has the map fetched in the background.
+    pub(crate) fn refresh_soon(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Fetches the map, unless it is already another one than `known`. Whether it is then.
+    pub(crate) async fn refresh(&self, known: &Arc<Map>) -> bool {
         let _fetching = self.fetching.lock().await;
         if Arc::ptr_eq(known, &self.map())
             && let Err(error) = self.fetch().await
         {
             tracing::debug!(%error, "the partition map could not be fetched");
         }
+        !Arc::ptr_eq(known, &self.map())
     }
 
     async fn fetch(&self) -> Result<(), Failure> {
@@ -149,23 +194,34 @@ impl Router {
         }
     }
 
-    /// Follows the changes of the map for ever.
+    /// Follows the changes of the map for ever. A suspicion cuts a question or a pause short, since the master that was
+    /// asked may hang.
     pub(crate) async fn follow(self: Arc<Self>) {
         let mut pause = POLL_PAUSE;
         loop {
-            let began = Instant::now();
-            match self.poll().await {
-                Ok(changed) => {
-                    pause = POLL_PAUSE;
-                    // Something between here and the master may not let it wait.
-                    if !changed && began.elapsed() < POLL_PAUSE {
-                        sleep(POLL_PAUSE).await;
-                    }
+            tokio::select! {
+                () = self.follow_once(&mut pause) => {}
+                () = self.suspected.notified() => {
+                    self.refresh(&self.map()).await;
+                    sleep(FETCH_PAUSE).await;
                 }
-                Err(()) => {
-                    sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    async fn follow_once(&self, pause: &mut Duration) {
+        let began = Instant::now();
+        match self.poll().await {
+            Ok(changed) => {
+                *pause = POLL_PAUSE;
+                // Something between here and the master may not let it wait.
+                if !changed && began.elapsed() < POLL_PAUSE {
+                    sleep(POLL_PAUSE).await;
                 }
+            }
+            Err(()) => {
+                sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                *pause = (*pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

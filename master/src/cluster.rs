@@ -6,16 +6,26 @@ use cairn_api_spec::cluster::{ByTier, Node, NodeState, NodeStats, Partition, Sta
 
 use crate::{
     error::Error,
+    rebalance::Rebalancing,
     registry::{Member, Registry},
     ring::PublishedRing,
 };
 
-/// The registry and the published map.
+/// The registry, the published map, and how it moves.
 pub struct Cluster {
     /// Who is there.
     pub registry: Registry,
     /// Who holds what.
     pub ring: PublishedRing,
+    /// How fast the map moves.
+    pub rebalancing: Rebalancing,
+}
+
+/// What a node holds in sync.
+#[derive(Clone, Copy, Default)]
+struct Copies {
+    primaries: u32,
+    replicas: u32,
 }
 
 /// How a partition does, for counting.
@@ -33,11 +43,17 @@ impl Cluster {
     /// Every registered node, by id.
     pub fn nodes(&self) -> Vec<Node> {
         let ring = self.ring.load();
-        let mut primaries: HashMap<&str, u32> = HashMap::new();
-        for primary in ring.partitions.iter().filter_map(|partition| partition.primary.as_deref()) {
-            *primaries.entry(primary).or_default() += 1;
+        let mut copies: HashMap<&str, Copies> = HashMap::new();
+        for partition in &ring.partitions {
+            for id in &partition.in_sync {
+                let copies = copies.entry(id).or_default();
+                let is_primary = partition.primary.as_ref() == Some(id);
+                *(if is_primary { &mut copies.primaries } else { &mut copies.replicas }) += 1;
+            }
         }
-        let describe = |(id, member): (String, Member)| self.describe(member, primaries.get(id.as_str()).copied());
+        let describe = |(id, member): (String, Member)| {
+            self.describe(member, copies.get(id.as_str()).copied().unwrap_or_default())
+        };
         self.registry.members().into_iter().map(describe).collect()
     }
 
@@ -65,6 +81,7 @@ impl Cluster {
             total,
             partitions_offline: count(PartitionState::Offline),
             partitions_moving: count(PartitionState::Moving),
+            partitions_under_replicated: u32::try_from(self.under_replicated()).unwrap_or(u32::MAX),
             nodes,
         }
     }
@@ -88,6 +105,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Partitions with fewer in-sync copies than the replication factor asks for.
+    pub fn under_replicated(&self) -> usize {
+        let ring = self.ring.load();
+        let lacks = |partition: &&Partition| partition.in_sync.len() < ring.replication.factor as usize;
+        ring.partitions.iter().filter(lacks).count()
+    }
+
+    /// What an operator should know although every key can be served.
+    pub fn warning(&self) -> Option<String> {
+        let under_replicated = self.under_replicated();
+        let ring = self.ring.load();
+        let (nodes, factor) = (ring.nodes.len(), ring.replication.factor);
+        if nodes < factor as usize {
+            return Some(format!(
+                "{nodes} registered, and replication_factor is {factor}: what is stored is in fewer copies than asked for",
+                nodes = if nodes == 1 { "1 node is".to_owned() } else { format!("{nodes} nodes are") },
+            ));
+        }
+        (under_replicated > 0).then(|| {
+            format!("{under_replicated} of {} partitions have fewer than {factor} in-sync copies", ring.partition_count)
+        })
+    }
+
     /// The state of every partition, by id.
     pub fn partition_states(&self) -> Vec<PartitionState> {
         let alive = self.registry.alive();
@@ -100,19 +140,20 @@ impl Cluster {
         self.ring.load().partitions.iter().map(state).collect()
     }
 
-    fn describe(&self, member: Member, partitions: Option<u32>) -> Node {
-        let partitions = partitions.unwrap_or(0);
-        let state = member.state(self.registry.patience(), partitions);
+    fn describe(&self, member: Member, copies: Copies) -> Node {
+        let state = member.state(self.registry.patience(), copies.primaries + copies.replicas);
         let node = member.registration().clone();
         Node {
             node_id: node.node_id,
             incarnation: node.incarnation,
+            session: node.session,
             address: node.address,
             peer_address: node.peer_address,
             weight: node.weight,
             zone: node.zone,
             state,
-            partitions,
+            partitions: copies.primaries,
+            replicas: copies.replicas,
             last_heartbeat: member.last_heartbeat,
             stats: member.stats,
         }
@@ -134,6 +175,8 @@ fn add(sum: &NodeStats, node: &NodeStats) -> NodeStats {
         uploads_pending: sum.uploads_pending.saturating_add(node.uploads_pending),
         upload_age_seconds: sum.upload_age_seconds.max(node.upload_age_seconds),
         partitions_serving: sum.partitions_serving.saturating_add(node.partitions_serving),
+        replication_pending: sum.replication_pending.saturating_add(node.replication_pending),
+        replication_lag_ms: sum.replication_lag_ms.max(node.replication_lag_ms),
     }
 }
 

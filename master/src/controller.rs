@@ -1,44 +1,52 @@
-//! Moves the stored partition map towards what the ring proposes, one legal step at a time, and publishes it.
+//! Moves the stored partition map towards what is planned, one legal step at a time, and publishes it. The steps that
+//! only a primary can know of are asked for (`changes`).
 //!
 //! Every step is a compare-and-swap, so a second controller, or a step computed from an old copy, does no harm: it
-//! loses. The controller never decides from who is *registered now* that data are gone, only from a forced removal or
-//! a changed incarnation.
+//! loses. The controller never decides from who is *registered now* that data are gone, only from a forced removal, a
+//! changed incarnation, or a session that is older than one that was in sync.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use cairn_api_spec::cluster::{CaughtUp, HASH, Partition, Ring, RingNode};
-use cairn_placement::{Candidate, Holder, Reason, Step, desired, next_step, promote};
-use tokio::sync::Mutex;
+use cairn_api_spec::cluster::{HASH, Partition, Replication, Ring, RingNode};
+use cairn_placement::{Reason, Step};
 use tokio_util::sync::CancellationToken;
 
+mod changes;
+
+use self::changes::Asked;
 use crate::{
     cluster::Cluster,
     error::Error,
     map::{Map, OpenError, StoredPartition},
     metastore::{MetadataStore, StoreError},
     metrics::Metrics,
+    plan::{Planner, Sight},
     registry::Member,
 };
-
-/// Copies of a partition.
-const REPLICATION_FACTOR: usize = 1;
 
 /// How the controller goes about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Points on the ring for a node of average weight.
-    pub vnodes: u32,
-    /// Partitions that may be moving at the same time.
-    pub max_moves: usize,
     /// Quiet time after a node joined before partitions are first assigned, so that nodes that start together get
     /// their shares at once instead of by moves.
     pub settle: Duration,
     /// How often silence is looked for.
     pub tick: Duration,
+}
+
+/// What the map is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Partitions; fixed when the cluster is made.
+    pub partition_count: u32,
+    /// Points on the ring for a node of average weight.
+    pub vnodes: u32,
+    /// How partitions are replicated.
+    pub replication: Replication,
 }
 
 /// The one writer of the partition map.
@@ -47,11 +55,20 @@ pub struct Controller {
     cluster: Arc<Cluster>,
     metrics: Metrics,
     pace: Pace,
-    map: Mutex<Map>,
+    state: tokio::sync::Mutex<State>,
+    /// Changes asked for by primaries that wait for the state: whoever gets it makes them all, in one transaction.
+    asked: Mutex<Vec<Asked>>,
 }
 
+struct State {
+    map: Map,
+    planner: Planner,
+}
+
+type Members = BTreeMap<String, Member>;
+
 impl Controller {
-    /// Opens the map of `partition_count` partitions and publishes it.
+    /// Opens the map and publishes it.
     ///
     /// # Errors
     /// [`OpenError`] when the store fails or belongs to another kind of cluster.
@@ -59,16 +76,20 @@ impl Controller {
         store: Arc<dyn MetadataStore>,
         cluster: Arc<Cluster>,
         metrics: Metrics,
-        partition_count: u32,
+        shape: Shape,
         pace: Pace,
     ) -> Result<Self, OpenError> {
-        let map = Map::open(store.clone(), partition_count).await?;
-        let controller = Self { store, cluster, metrics, pace, map: Mutex::new(map) };
-        controller.refresh().await?;
+        let mut map = Map::open(store.clone(), shape.partition_count).await?;
+        map.store_replication(shape.replication).await?;
+        map.reload().await?;
+        let planner = Planner::new(shape.vnodes, shape.replication, &map);
+        let state = tokio::sync::Mutex::new(State { map, planner });
+        let controller = Self { store, cluster, metrics, pace, state, asked: Mutex::default() };
+        controller.publish(&*controller.state.lock().await);
         Ok(controller)
     }
 
-    /// Works until `shutdown`: at every change of the store, and at every tick.
+    /// Works until `shutdown`: at every change of the store, at news of nodes, and at every tick.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut changes = self.store.watch();
         while !shutdown.is_cancelled() {
@@ -86,75 +107,37 @@ impl Controller {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 _ = changes.changed() => {}
+                () = self.cluster.registry.news() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Reads what changed in the store and publishes it, without taking a step.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn refresh(&self) -> Result<(), StoreError> {
-        let mut map = self.map.lock().await;
-        self.catch_up(&mut map).await?;
-        self.publish(&map);
-        Ok(())
-    }
-
-    /// Makes a learner the primary, when it learned from the present entry. The same request again gives the same
-    /// answer.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] for a partition that does not exist, [`Error::NotLearning`] when the entry is
-    /// another one by now, [`Error::Store`].
-    pub async fn caught_up(&self, id: u32, asked: &CaughtUp) -> Result<Partition, Error> {
-        let mut map = self.map.lock().await;
-        self.catch_up(&mut map).await?;
-        let count = map.partitions().len();
-        let stored = map.get(id).ok_or_else(|| {
-            Error::InvalidParameter(format!("there is no partition {id}: they are 0 to {}", count.saturating_sub(1)))
-        })?;
-        let current = &stored.partition;
-        let same_data = stored.holders.get(&asked.node_id) == Some(&asked.incarnation);
-        if same_data && current.epoch == asked.epoch + 1 && current.primary.as_ref() == Some(&asked.node_id) {
-            return Ok(current.clone());
-        }
-        let step = promote(current, &asked.node_id).filter(|_| same_data && current.epoch == asked.epoch);
-        let step = step.ok_or_else(|| Error::NotLearning {
-            partition: id,
-            epoch: current.epoch,
-            node_id: asked.node_id.clone(),
-            asked: asked.epoch,
-        })?;
-        let next = step.next.clone();
-        self.apply(&mut map, &self.cluster.registry.members(), vec![step]).await?;
-        self.publish(&map);
-        Ok(next)
-    }
-
     /// Takes every step that can be taken now. Returns how long to wait for the next look.
     async fn reconcile(&self) -> Result<Duration, Error> {
-        let mut map = self.map.lock().await;
-        self.catch_up(&mut map).await?;
-        let unsettled = self.unsettled(&map);
+        let state = &mut *self.state.lock().await;
+        self.catch_up(state).await?;
+        let unsettled = self.unsettled(&state.map);
         if unsettled.is_zero() {
             let members = self.cluster.registry.members();
-            let steps = self.plan(&map, &members);
-            match self.apply(&mut map, &members, steps).await {
+            let sight = self.sight(&members);
+            state.planner.propose(&state.map, sight);
+            let steps = state.planner.steps(&state.map, sight, self.cluster.rebalancing.limits());
+            match self.apply(state, &members, steps).await {
                 // Somebody else was faster: the next look sees what they did.
                 Ok(()) | Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            self.drop_drained(&map, &members).await?;
+            self.cluster.rebalancing.set_left(state.planner.copies_left(&state.map, sight));
+            self.drop_drained(&state.map, &members).await?;
         }
-        self.publish(&map);
+        self.publish(state);
         Ok(if unsettled.is_zero() { self.pace.tick } else { unsettled.min(self.pace.tick) })
     }
 
-    async fn catch_up(&self, map: &mut Map) -> Result<(), StoreError> {
-        if map.is_behind().await? {
-            map.reload().await?;
+    async fn catch_up(&self, state: &mut State) -> Result<(), StoreError> {
+        if state.map.is_behind().await? {
+            state.map.reload().await?;
             self.cluster.registry.reload().await?;
         }
         Ok(())
@@ -168,70 +151,42 @@ impl Controller {
         self.pace.settle.saturating_sub(self.cluster.registry.since_last_join())
     }
 
-    fn plan(&self, map: &Map, members: &BTreeMap<String, Member>) -> Vec<Step> {
-        let patience = self.cluster.registry.patience();
-        let candidates: Vec<Candidate> = members
-            .values()
-            .filter(|member| !member.is_draining())
-            .map(|member| Candidate {
-                node_id: member.registration().node_id.clone(),
-                weight: member.registration().weight,
-                accepts: member.is_alive(patience),
-            })
-            .collect();
-        let standing = |stored: &StoredPartition, id: &str| match (members.get(id), stored.holders.get(id)) {
-            (None, _) => Holder::Removed,
-            (Some(member), Some(incarnation)) if member.registration().incarnation != *incarnation => Holder::DataLost,
-            (Some(member), _) if member.is_alive(patience) => Holder::Alive,
-            _ => Holder::Silent,
-        };
-        let has_data =
-            |stored: &StoredPartition, id: &str| matches!(standing(stored, id), Holder::Alive | Holder::Silent);
-        let current: Vec<Vec<String>> = map
-            .partitions()
-            .map(|stored| stored.holders().filter(|id| has_data(stored, id)).cloned().collect())
-            .collect();
-        let proposal = desired(&candidates, self.pace.vnodes, &current, REPLICATION_FACTOR);
-        let mut moving = map.partitions().filter(|stored| !stored.partition.learners.is_empty()).count();
-        let step = |(stored, desired): (&StoredPartition, Vec<String>)| {
-            let step = next_step(&stored.partition, &desired, &|id| standing(stored, id))?;
-            if step.reason == Reason::LearnerAdded {
-                moving += 1;
-            }
-            Some(step).filter(|step| step.reason != Reason::LearnerAdded || moving <= self.pace.max_moves)
-        };
-        map.partitions().zip(proposal).filter_map(step).collect()
+    fn sight<'a>(&self, members: &'a Members) -> Sight<'a> {
+        Sight { members, patience: self.cluster.registry.patience() }
     }
 
-    async fn apply(
-        &self,
-        map: &mut Map,
-        members: &BTreeMap<String, Member>,
-        steps: Vec<Step>,
-    ) -> Result<(), StoreError> {
+    async fn apply(&self, state: &mut State, members: &Members, steps: Vec<Step>) -> Result<(), StoreError> {
         if steps.is_empty() {
             return Ok(());
         }
         let incarnation = |id: &str| members.get(id).map(|member| member.registration().incarnation);
-        let entries = steps.iter().filter_map(|step| Some(map.get(step.next.id)?.after(step, incarnation))).collect();
-        map.replace(entries).await?;
+        let after = |step: &Step| {
+            let id = step.next.id;
+            Some(state.map.get(id)?.after(step, incarnation, state.planner.planned(id)))
+        };
+        let entries = steps.iter().filter_map(after).collect();
+        state.map.replace(entries).await?;
         for reason in Reason::ALL {
-            let count = steps.iter().filter(|step| step.reason == reason).count();
-            if count > 0 {
-                self.metrics.map_changes.with_label_values(&[reason.as_str()]).inc_by(count as u64);
-                tracing::info!(
-                    reason = reason.as_str(),
-                    partitions = count,
-                    epoch = map.revision(),
-                    "the partition map changed"
-                );
+            let count = steps.iter().filter(|step| step.reason == *reason).count();
+            if count == 0 {
+                continue;
             }
+            self.metrics.map_changes.with_label_values(&[reason.as_str()]).inc_by(count as u64);
+            if *reason == Reason::CaughtUp {
+                self.cluster.rebalancing.count_done(count);
+            }
+            tracing::info!(
+                reason = reason.as_str(),
+                partitions = count,
+                epoch = state.map.revision(),
+                "the partition map changed"
+            );
         }
         Ok(())
     }
 
     /// Takes nodes out of the registry that were draining and hold nothing any more.
-    async fn drop_drained(&self, map: &Map, members: &BTreeMap<String, Member>) -> Result<(), Error> {
+    async fn drop_drained(&self, map: &Map, members: &Members) -> Result<(), Error> {
         let draining = members.iter().filter(|(_, member)| member.is_draining()).map(|(id, _)| id);
         let mut drained: BTreeSet<&String> = draining.collect();
         if !drained.is_empty() {
@@ -248,7 +203,8 @@ impl Controller {
         Ok(())
     }
 
-    fn publish(&self, map: &Map) {
+    fn publish(&self, state: &State) {
+        let map = &state.map;
         if self.cluster.ring.load().epoch == map.revision() {
             return;
         }
@@ -257,6 +213,7 @@ impl Controller {
             RingNode {
                 node_id: node.node_id,
                 incarnation: node.incarnation,
+                session: node.session,
                 address: node.address,
                 peer_address: node.peer_address,
             }
@@ -267,6 +224,7 @@ impl Controller {
             epoch: map.revision(),
             partition_count: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
             hash: HASH.to_owned(),
+            replication: state.planner.replication(),
             partitions,
             nodes: nodes.collect(),
         });

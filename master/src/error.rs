@@ -1,6 +1,6 @@
 //! What can go wrong in the master, and the one match that makes an answer of it.
 
-use cairn_api_spec::{ApiError, ErrorCode};
+use cairn_api_spec::{ApiError, ErrorCode, cluster::PartitionChange};
 use cairn_server_kit::http::HttpError;
 
 use crate::metastore::StoreError;
@@ -26,26 +26,46 @@ pub enum Error {
         /// Where the node with this id is.
         address: String,
     },
+    /// The data of a node have been used by a later process than the one that registers.
+    #[error(
+        "node {node_id:?} is known with these data at session {known}, and this is session {session}: \
+         its data are a copy, or an older state; take another id and an empty data directory"
+    )]
+    OldSession {
+        /// The id.
+        node_id: String,
+        /// The session that registers.
+        session: u64,
+        /// The session that is known.
+        known: u64,
+    },
     /// A registration that cannot be taken.
     #[error("{0}")]
     InvalidNode(String),
     /// A parameter that is out of its bounds.
     #[error("{0}")]
     InvalidParameter(String),
-    /// The partition's entry is no longer what the learner saw.
+    /// The partition's entry is no longer what the primary saw, or never allowed what it asks for.
     #[error(
-        "partition {partition} is at epoch {epoch}, and {node_id:?} with this incarnation is no learner of it at epoch {asked}"
+        "partition {partition} is at epoch {epoch}; {change:?} of {subject:?} is not for {node_id:?} to ask at epoch {asked}"
     )]
-    NotLearning {
+    NotNow {
         /// The partition.
         partition: u32,
         /// Its epoch.
         epoch: u64,
+        /// What was asked for.
+        change: PartitionChange,
+        /// The node that it is about.
+        subject: String,
         /// Who asked.
         node_id: String,
         /// The epoch that was asked for.
         asked: u64,
     },
+    /// The change was not made, and may be asked for again.
+    #[error("the partition map could not be changed just now")]
+    Busy,
     /// The cluster cannot serve every key.
     #[error("{0}")]
     NotReady(String),
@@ -58,12 +78,12 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::NodeNotFound { .. } => ErrorCode::NodeNotFound,
-            Error::NodeConflict { .. } => ErrorCode::NodeConflict,
+            Error::NodeConflict { .. } | Error::OldSession { .. } => ErrorCode::NodeConflict,
             Error::InvalidNode(_) => ErrorCode::InvalidBody,
             Error::InvalidParameter(_) => ErrorCode::InvalidParameter,
-            Error::NotLearning { .. } => ErrorCode::PreconditionFailed,
+            Error::NotNow { .. } => ErrorCode::PreconditionFailed,
             Error::NotReady(_) => ErrorCode::NoNodes,
-            Error::Store(StoreError::Conflict { .. }) => ErrorCode::Overloaded,
+            Error::Busy | Error::Store(StoreError::Conflict { .. }) => ErrorCode::Overloaded,
             Error::Store(StoreError::Unreadable { .. } | StoreError::Closed { .. } | StoreError::Failed(_)) => {
                 ErrorCode::Internal
             }

@@ -1,9 +1,14 @@
 //! The gateway: every key through one address. It finds the owner in the cached map and forwards.
 //!
 //! Operations travel over the link; values too large for a frame are streamed over HTTP. Every request is rebuilt from
-//! parsed parts; no byte that a client sent as syntax reaches a node. It repeats a request only where that is safe:
-//! once after `not_owner`, which promises that nothing was done, and reads after a broken connection.
+//! parsed parts; no byte that a client sent as syntax reaches a node.
+//!
+//! What surely had no effect is tried again until `link_deadline` has passed: a read, and a write that was not sent or
+//! that the node refused because it is not, not yet or no longer the one to serve it. A write of which it is not known
+//! whether it was done is tried again only under an idempotency key. Reads that may be stale go to any in-sync node,
+//! and to the primary when that one fails.
 
+mod attempts;
 mod http;
 mod routes;
 
@@ -21,15 +26,18 @@ use cairn_data_api::{DataApi, Reply, ValueStream};
 use cairn_link::{CallError, Client};
 use futures_util::{FutureExt, future::BoxFuture};
 
-use self::routes::{Routes, Target};
+use self::{
+    attempts::Attempts,
+    routes::{Holder, Routes},
+};
 use crate::{cluster::Cluster, config::Config};
 
 /// How long a connection for large values is kept for the next one.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long opening a connection for a large value may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a request waits for a map in which its partition has moved on.
-const MAP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a replica is waited for before the primary is asked.
+const REPLICA_DEADLINE: Duration = Duration::from_secs(1);
 /// What `durability=object` takes longer than anything else.
 const UPLOAD_ALLOWANCE: Duration = Duration::from_secs(30);
 
@@ -53,9 +61,10 @@ impl From<GatewayError> for ApiError {
         let code = match &error {
             GatewayError::NoNodes => ErrorCode::NoNodes,
             GatewayError::NotSent(CallError::Overloaded(_)) => ErrorCode::Overloaded,
+            GatewayError::NotSent(CallError::TooLarge(_)) => ErrorCode::ValueTooLarge,
+            GatewayError::Read(CallError::Unreadable { .. }) | GatewayError::Strange => ErrorCode::Internal,
             GatewayError::NotSent(_) | GatewayError::Read(_) => ErrorCode::PartitionOffline,
             GatewayError::Write(_) => ErrorCode::OutcomeUnknown,
-            GatewayError::Strange => ErrorCode::Internal,
         };
         ApiError::new(code, error.to_string())
     }
@@ -96,13 +105,6 @@ pub(crate) struct Gateway {
     routes: RwLock<Arc<Routes>>,
 }
 
-/// The owner of a partition, and the epoch at which the map says so.
-#[derive(Clone)]
-struct Owner {
-    target: Arc<Target>,
-    epoch: u64,
-}
-
 impl Gateway {
     /// The table for the map as it is; made anew when that has changed.
     fn routes(&self) -> Arc<Routes> {
@@ -117,70 +119,100 @@ impl Gateway {
     }
 
     async fn forward(&self, operation: Operation) -> Result<Reply, ApiError> {
-        let mut retried = false;
+        let mut attempts = Attempts::of(&operation, &self.plan.cluster.ring, self.plan.deadline);
         loop {
             let routes = self.routes();
-            let owner = routes.owner(&operation.name)?;
-            let answered_by = |error| ApiError { node: Some(owner.target.node.to_string()), ..error };
-            match self.ask(owner, operation.clone()).await {
-                Err(error) if error.code == ErrorCode::NotOwner && !retried => {
-                    retried = true;
-                    self.plan.cluster.ring.changed_from(routes.ring_epoch, MAP_TIMEOUT).await;
-                }
-                Err(error) if error.code == ErrorCode::NotOwner => {
-                    return Err(answered_by(moving(error)));
-                }
-                result => return result.map_err(answered_by),
+            match self.route(&routes, &operation, &attempts).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => attempts.again(error, &routes).await?,
             }
         }
     }
 
-    async fn ask(&self, owner: &Owner, operation: Operation) -> Result<Reply, ApiError> {
-        let large = matches!(&operation.action, Action::Put(put) if put.value.len() > MAX_FRAMED_VALUE_BYTES);
-        if large && !operation.name.is_dots() {
-            return self.put_over_http(owner, operation, None).await;
+    async fn route(&self, routes: &Routes, operation: &Operation, attempts: &Attempts<'_>) -> Result<Reply, ApiError> {
+        if operation.is_eventual()
+            && let Some(replica) = routes.any_in_sync(&operation.name)
+        {
+            match self.ask(replica, operation, attempts.call_deadline().min(REPLICA_DEADLINE)).await {
+                Err(error) if error.code == ErrorCode::NotOwner || error.code.status() >= 500 => {}
+                result => return result,
+            }
         }
+        self.ask(routes.primary(&operation.name)?, operation, attempts.call_deadline()).await
+    }
+
+    async fn ask(&self, holder: &Holder, operation: &Operation, deadline: Duration) -> Result<Reply, ApiError> {
+        let answered_by = |error| ApiError { node: Some(holder.target.node.to_string()), ..error };
+        self.ask_over_link(holder, operation, deadline).await.map_err(answered_by)
+    }
+
+    async fn ask_over_link(
+        &self,
+        holder: &Holder,
+        operation: &Operation,
+        deadline: Duration,
+    ) -> Result<Reply, ApiError> {
         let deadline = match &operation.action {
             Action::Put(Put { durability: Some(Durability::Object), .. })
-            | Action::Delete { durability: Some(Durability::Object) } => self.plan.deadline + UPLOAD_ALLOWANCE,
-            _ => self.plan.deadline,
+            | Action::Delete { durability: Some(Durability::Object) } => deadline + UPLOAD_ALLOWANCE,
+            _ => deadline,
         };
-        let is_write = operation.action.is_write();
-        let get = matches!(operation.action, Action::Get).then(|| operation.name.clone());
-        let request = Request { kind: Some(RequestKind::Execute(Execute::new(operation, owner.epoch))) };
-        let outcome: Outcome = match call(&owner.target.link, &request, deadline, is_write).await? {
+        let request = Request { kind: Some(RequestKind::Execute(Execute::new(operation.clone(), holder.epoch))) };
+        let outcome: Outcome = match call(&holder.target.link, &request, deadline, operation.action.is_write()).await? {
             ResponseKind::Executed(executed) => executed.try_into()?,
             ResponseKind::Failed(error) => return Err(error.into()),
             _ => return Err(GatewayError::Strange.into()),
         };
-        match (&outcome, get) {
-            (Outcome::Found { value: None, .. }, Some(name)) => self.get_over_http(owner, &name).await,
-            _ => Ok(Reply { node: owner.target.node.clone(), outcome, stream: None }),
+        match (&outcome, &operation.action) {
+            (Outcome::Found { value: None, .. }, Action::Get) => self.get_over_http(holder, operation).await,
+            _ => Ok(Reply { node: holder.target.node.clone(), outcome, stream: None }),
+        }
+    }
+
+    /// Forwards a value that is not held here: what has been taken of it cannot be sent again.
+    async fn stream(&self, operation: &Operation, mut value: ValueStream) -> Result<Reply, ApiError> {
+        let mut attempts = Attempts::new(&self.plan.cluster.ring, self.plan.deadline);
+        loop {
+            let routes = self.routes();
+            let owner = match routes.primary(&operation.name) {
+                Ok(owner) => owner,
+                Err(error) => {
+                    attempts.again(error.into(), &routes).await?;
+                    continue;
+                }
+            };
+            value = match self.put_over_http(owner, operation, value).await {
+                Ok(reply) => return Ok(reply),
+                Err((error, Some(untouched))) => {
+                    attempts.again(error, &routes).await?;
+                    untouched
+                }
+                Err((error, None)) => return Err(attempts.last_word(error)),
+            };
         }
     }
 
     async fn list_all(&self, query: ListQuery) -> Result<Vec<ListedName>, ApiError> {
-        let mut retried = false;
+        let mut attempts = Attempts::new(&self.plan.cluster.ring, self.plan.deadline);
         loop {
             let routes = self.routes();
-            match self.list_once(&routes, &query).await {
-                Err(error) if error.code == ErrorCode::NotOwner && !retried => {
-                    retried = true;
-                    self.plan.cluster.ring.changed_from(routes.ring_epoch, MAP_TIMEOUT).await;
-                }
-                Err(error) if error.code == ErrorCode::NotOwner => {
-                    return Err(moving(error));
-                }
-                result => return result,
+            match self.list_once(&routes, &query, attempts.call_deadline()).await {
+                Ok(names) => return Ok(names),
+                Err(error) => attempts.again(error, &routes).await?,
             }
         }
     }
 
     /// Asks each node for its first names and merges them: the first of all are among them.
-    async fn list_once(&self, routes: &Routes, query: &ListQuery) -> Result<Vec<ListedName>, ApiError> {
+    async fn list_once(
+        &self,
+        routes: &Routes,
+        query: &ListQuery,
+        deadline: Duration,
+    ) -> Result<Vec<ListedName>, ApiError> {
         let pages = routes.by_target()?.into_iter().map(|(target, partitions)| async move {
             let request = Request { kind: Some(RequestKind::List(List::new(query.clone(), partitions))) };
-            match call(&target.link, &request, self.plan.deadline, false).await? {
+            match call(&target.link, &request, deadline, false).await? {
                 ResponseKind::Listed(listed) => {
                     listed.names.into_iter().map(TryInto::try_into).collect::<Result<Vec<ListedName>, ApiError>>()
                 }
@@ -193,16 +225,6 @@ impl Gateway {
         names.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         names.truncate(query.limit);
         Ok(names)
-    }
-}
-
-/// A second `not_owner` says that the map is changing faster than it is worth following; the client may.
-fn moving(error: ApiError) -> ApiError {
-    match error.code {
-        ErrorCode::NotOwner => {
-            ApiError::new(ErrorCode::PartitionOffline, format!("the partition is moving: {}", error.detail))
-        }
-        _ => error,
     }
 }
 
@@ -230,10 +252,7 @@ impl DataApi for Gateway {
             if operation.name.is_dots() {
                 return self.forward(http::collect(operation, value).await?).await;
             }
-            let routes = self.routes();
-            let owner = routes.owner(&operation.name)?;
-            // What has been streamed cannot be sent again.
-            self.put_over_http(owner, operation, Some(value)).await.map_err(moving)
+            self.stream(&operation, value).await
         }
         .boxed()
     }

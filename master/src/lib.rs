@@ -7,7 +7,9 @@
 //! | [`registry`] | who is registered, who was heard when |
 //! | `validation` | what a registration may say |
 //! | `map` | the stored partition map and its copy in memory |
-//! | [`controller`] | the steps from the map that is to the map that the ring proposes |
+//! | `plan` | who should hold what, and the steps towards it |
+//! | [`controller`] | the one writer of the map: takes those steps, and those that primaries ask for |
+//! | [`rebalance`] | how fast the map moves, and how far it has come |
 //! | [`ring`] | the map as requests read it |
 //! | `gateway` | the way of every key to its owner |
 //! | [`cluster`] | registry and map read together: nodes, statistics, readiness |
@@ -18,7 +20,11 @@
 //! The master holds no key. What it knows of liveness is lost with it and learned again within seconds; all else
 //! stands in the metadata store.
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use cairn_data_api::DataMetrics;
 use cairn_server_kit::{
@@ -36,7 +42,10 @@ pub mod error;
 mod gateway;
 mod map;
 pub mod metastore;
+mod meter;
 pub mod metrics;
+mod plan;
+pub mod rebalance;
 pub mod registry;
 pub mod ring;
 mod routes;
@@ -49,9 +58,10 @@ pub use map::OpenError;
 use crate::{
     cluster::Cluster,
     config::ContradictorySettings,
-    controller::{Controller, Pace},
-    metastore::{MetadataStore, sqlite::SqliteStore},
+    controller::{Controller, Pace, Shape},
+    metastore::{MetadataStore, StoreError, sqlite::SqliteStore},
     metrics::Metrics,
+    rebalance::{Limits, Rebalancing},
     registry::{Patience, Registry},
     ring::PublishedRing,
 };
@@ -108,16 +118,10 @@ async fn run_over(
     let own = listeners.http.local_addr()?;
     let prometheus = new_registry("master")?;
     let metrics = Metrics::new(&prometheus)?;
-    let patience = Patience { suspect_after: config.suspect_after, gone_after: config.gone_after };
-    let registry = Registry::load(store.clone(), patience, own).await.map_err(OpenError::Store)?;
-    let cluster = Arc::new(Cluster { registry, ring: PublishedRing::empty() });
-    let pace = Pace {
-        vnodes: config.vnodes,
-        max_moves: config.max_moves as usize,
-        settle: config.settle,
-        tick: config.heartbeat_interval / 2,
-    };
-    let controller = Arc::new(Controller::open(store, cluster.clone(), metrics, config.partitions, pace).await?);
+    let cluster = Arc::new(open_cluster(config, store.clone(), own).await.map_err(OpenError::Store)?);
+    let pace = Pace { settle: config.settle, tick: config.heartbeat_interval / 2 };
+    let shape = Shape { partition_count: config.partitions, vnodes: config.vnodes, replication: config.replication() };
+    let controller = Arc::new(Controller::open(store, cluster.clone(), metrics, shape, pace).await?);
     let edge = Edge::new(&prometheus, config.common.rate_limit)?;
     let data_metrics = DataMetrics::new(&prometheus)?;
     let gateways = gateway::Plan::new(cluster.clone(), config)?;
@@ -147,6 +151,18 @@ async fn run_over(
     };
     let (control, api, scrapes) = tokio::join!(control, api, scrapes);
     control.and(api).and(scrapes).map_err(RunError::Serve)
+}
+
+async fn open_cluster(config: &Config, store: Arc<dyn MetadataStore>, own: SocketAddr) -> Result<Cluster, StoreError> {
+    let patience = Patience {
+        suspect_after: config.suspect_after,
+        gone_after: config.gone_after,
+        replace_after: config.replace_after,
+    };
+    let limits =
+        Limits { paused: false, max_moves: config.max_moves, bytes_per_second: config.transfer_bytes_per_second };
+    let rebalancing = Rebalancing::load(store.clone(), limits).await?;
+    Ok(Cluster { registry: Registry::load(store, patience, own).await?, ring: PublishedRing::empty(), rebalancing })
 }
 
 /// A server that ends takes the others with it.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use cairn_api_spec::cluster::{HASH, Partition};
+use cairn_api_spec::cluster::{HASH, Partition, Replication};
 use cairn_placement::{Reason, Step};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use crate::metastore::{Change, MetadataStore, Revision, StoreError, decode, enco
 
 const PREFIX: &str = "partitions/";
 const CLUSTER: &str = "cluster";
+const REPLICATION: &str = "replication";
 
 /// What is fixed when a cluster is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub(crate) struct StoredPartition {
     pub(crate) partition: Partition,
     /// The incarnation of each node in `in_sync` and `learners` at the time when it became a holder.
     pub(crate) holders: BTreeMap<String, u64>,
+    /// Who was to hold it, the primary first, when the entry was stored.
+    #[serde(default)]
+    pub(crate) planned: Vec<String>,
 }
 
 impl StoredPartition {
@@ -63,15 +67,20 @@ impl StoredPartition {
         self.partition.learners.iter().chain(&self.partition.in_sync)
     }
 
+    /// The session of a holder. Entries from before there were sessions speak of session 0.
+    pub(crate) fn session(&self, id: &str) -> u64 {
+        self.partition.sessions.get(id).copied().unwrap_or_default()
+    }
+
     /// The entry after a step. A holder keeps its incarnation, unless the step begins anew.
-    pub(crate) fn after(&self, step: &Step, incarnation: impl Fn(&str) -> Option<u64>) -> Self {
+    pub(crate) fn after(&self, step: &Step, incarnation: impl Fn(&str) -> Option<u64>, planned: &[String]) -> Self {
         let next = &step.next;
         let anew = matches!(step.reason, Reason::Assigned | Reason::Reassigned);
         let holders = next.in_sync.iter().chain(&next.learners).filter_map(|id| {
             let known = self.holders.get(id).copied().filter(|_| !anew);
             Some((id.clone(), known.or_else(|| incarnation(id))?))
         });
-        Self { partition: next.clone(), holders: holders.collect() }
+        Self { partition: next.clone(), holders: holders.collect(), planned: planned.to_vec() }
     }
 }
 
@@ -114,6 +123,18 @@ impl Map {
         let mut map = Self { store, cluster_id: record.cluster_id, revision: 0, slots };
         map.reload().await?;
         Ok(map)
+    }
+
+    /// Stores how partitions are replicated, when that is another way than before: it is published with the map, and
+    /// readers know a map by its revision.
+    pub(crate) async fn store_replication(&mut self, replication: Replication) -> Result<(), StoreError> {
+        let stored = self.store.get(REPLICATION).await?;
+        let known: Option<Replication> = stored.as_ref().map(|entry| decode(REPLICATION, &entry.value)).transpose()?;
+        if known != Some(replication) {
+            let value = Some(encode(REPLICATION, &replication)?);
+            self.store.cas(REPLICATION, stored.map(|entry| entry.revision), value).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn cluster_id(&self) -> u64 {

@@ -21,6 +21,8 @@ pub struct Metrics {
     ring_epoch: IntGauge,
     nodes: IntGaugeVec,
     partitions: IntGaugeVec,
+    under_replicated: IntGauge,
+    moves: IntGauge,
     /// Changes of partitions' entries, by reason.
     pub map_changes: IntCounterVec,
 }
@@ -35,6 +37,11 @@ impl Metrics {
             ring_epoch: IntGauge::new("cairn_ring_epoch", "Epoch of the published partition map")?,
             nodes: IntGaugeVec::new(Opts::new("cairn_nodes", "Registered nodes by state"), &["state"])?,
             partitions: IntGaugeVec::new(Opts::new("cairn_partitions", "Partitions by state"), &["state"])?,
+            under_replicated: IntGauge::new(
+                "cairn_partitions_under_replicated",
+                "Partitions with fewer in-sync copies than the replication factor asks for",
+            )?,
+            moves: IntGauge::new("cairn_moves_active", "Copies of partitions that are being made")?,
             map_changes: IntCounterVec::new(
                 Opts::new("cairn_partition_changes_total", "Changes of partitions' map entries by reason"),
                 &["reason"],
@@ -43,13 +50,20 @@ impl Metrics {
         registry.register(Box::new(metrics.ring_epoch.clone()))?;
         registry.register(Box::new(metrics.nodes.clone()))?;
         registry.register(Box::new(metrics.partitions.clone()))?;
+        registry.register(Box::new(metrics.under_replicated.clone()))?;
+        registry.register(Box::new(metrics.moves.clone()))?;
         registry.register(Box::new(metrics.map_changes.clone()))?;
         Ok(metrics)
     }
 
     /// Sets the gauges to what the cluster is now.
     pub(crate) fn observe(&self, cluster: &Cluster) {
-        self.ring_epoch.set(gauge(cluster.ring.load().epoch));
+        {
+            let ring = cluster.ring.load();
+            self.ring_epoch.set(gauge(ring.epoch));
+            self.moves.set(gauge(ring.partitions.iter().map(|partition| partition.learners.len() as u64).sum()));
+        }
+        self.under_replicated.set(gauge(cluster.under_replicated() as u64));
         let nodes = cluster.nodes();
         for (state, label) in NODE_STATES {
             let count = nodes.iter().filter(|node| node.state == state).count();

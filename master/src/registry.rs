@@ -11,83 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_api_spec::cluster::{Heartbeat, NodeState, NodeStats, RegisterNode};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use cairn_api_spec::cluster::{Heartbeat, RegisterNode, Transfer};
+use tokio::sync::Notify;
 
+mod member;
+
+use self::member::NodeRecord;
+pub use self::member::{Member, Patience};
 use crate::{
     error::Error,
     metastore::{MetadataStore, Revision, StoreError, decode, encode},
+    meter::Meter,
     validation::check_registration,
 };
 
 const PREFIX: &str = "nodes/";
 /// Removed nodes that are remembered.
 const MAX_REMOVED: usize = 1_024;
-
-/// When silence means something.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Silent for so long, a node is suspected and gets nothing new.
-    pub suspect_after: Duration,
-    /// Silent for so long, it counts as crashed.
-    pub gone_after: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct NodeRecord {
-    node: RegisterNode,
-    draining: bool,
-}
-
-/// A registered node.
-#[derive(Clone, Debug)]
-pub struct Member {
-    record: NodeRecord,
-    revision: Revision,
-    heard: Instant,
-    /// When it last beat, by the wall clock; `None` when this process has not heard it.
-    pub last_heartbeat: Option<Timestamp>,
-    /// What it last said of itself.
-    pub stats: NodeStats,
-}
-
-impl Member {
-    /// What it registered with.
-    pub fn registration(&self) -> &RegisterNode {
-        &self.record.node
-    }
-
-    /// Whether it is on its way out.
-    pub fn is_draining(&self) -> bool {
-        self.record.draining
-    }
-
-    /// Whether it was heard within the suspicion time.
-    pub fn is_alive(&self, patience: Patience) -> bool {
-        self.heard.elapsed() < patience.suspect_after
-    }
-
-    /// Where it stands, as the primary of so many partitions.
-    pub fn state(&self, patience: Patience, partitions: u32) -> NodeState {
-        let silent = self.heard.elapsed();
-        if self.record.draining {
-            NodeState::Draining
-        } else if silent >= patience.gone_after {
-            NodeState::Gone
-        } else if silent >= patience.suspect_after {
-            NodeState::Suspect
-        } else if partitions == 0 {
-            NodeState::Joining
-        } else {
-            NodeState::Active
-        }
-    }
-
-    fn new(record: NodeRecord, revision: Revision) -> Self {
-        Self { record, revision, heard: Instant::now(), last_heartbeat: None, stats: NodeStats::default() }
-    }
-}
 
 /// The registered nodes.
 pub struct Registry {
@@ -100,6 +40,8 @@ pub struct Registry {
     joined: Mutex<Instant>,
     /// Nodes that were removed, with their incarnation: they are told to stop, and would register again otherwise.
     removed: Mutex<HashMap<String, u64>>,
+    copied: Mutex<Meter>,
+    news: Notify,
 }
 
 impl Registry {
@@ -116,6 +58,8 @@ impl Registry {
             members: Mutex::default(),
             joined: Mutex::new(Instant::now()),
             removed: Mutex::default(),
+            copied: Mutex::default(),
+            news: Notify::new(),
         };
         registry.reload().await?;
         Ok(registry)
@@ -137,22 +81,33 @@ impl Registry {
         members.iter().filter(|(_, member)| member.is_alive(self.patience)).map(|(id, _)| id.clone()).collect()
     }
 
+    /// Wakes when a node was heard again or is about to stop. Changes of registrations are changes of the store.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Bytes a second that nodes copied from each other, lately.
+    pub fn copy_rate(&self) -> f64 {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner).rate()
+    }
+
     /// How long ago a node joined that was not there before (at least since this registry was loaded).
     pub fn since_last_join(&self) -> Duration {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Registers a node, or takes it back at the same or, when it was silent, at another address. A node that is
-    /// draining goes on draining. Returns whether it is new.
+    /// Registers a node, or takes it back: at the same address, or at another one when it was silent, or when it is
+    /// the same one started anew. A node that is draining goes on draining. Returns whether it is new.
     ///
     /// # Errors
-    /// [`Error::InvalidNode`]; [`Error::NodeConflict`] when a node with this id is beating from another address.
+    /// [`Error::InvalidNode`]; [`Error::NodeConflict`] when a node with this id is beating from another address;
+    /// [`Error::OldSession`] when its data have been used by a later process.
     pub async fn register(&self, node: RegisterNode) -> Result<bool, Error> {
         check_registration(&node, self.own)?;
         let _in_line = self.changes.lock().await;
         let known = self.lock().get(&node.node_id).cloned();
         if let Some(member) = &known {
-            self.check_same_place(member, &node)?;
+            self.check_successor(member, &node)?;
             if *member.registration() == node {
                 self.heard(&node.node_id);
                 return Ok(false);
@@ -183,9 +138,14 @@ impl Registry {
         let member = member
             .filter(|member| member.registration().incarnation == heartbeat.incarnation)
             .ok_or_else(|| Error::NodeNotFound { node_id: node_id.to_owned(), other_incarnation })?;
-        member.heard = Instant::now();
-        member.last_heartbeat = Some(Timestamp::now());
-        member.stats = heartbeat.stats;
+        if heartbeat.session < member.registration().session {
+            return Ok(true);
+        }
+        let copied = copied_since(&member.transfers, &heartbeat.transfers);
+        if member.beat(heartbeat, self.patience) {
+            self.news.notify_one();
+        }
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner).add(copied);
         Ok(false)
     }
 
@@ -250,7 +210,10 @@ impl Registry {
         for fresh in read {
             let id = fresh.registration().node_id.clone();
             let member = match known.remove(&id) {
-                Some(known) => Member { record: fresh.record, revision: fresh.revision, ..known },
+                Some(mut known) => {
+                    (known.record, known.revision) = (fresh.record, fresh.revision);
+                    known
+                }
                 None => fresh,
             };
             members.insert(id, member);
@@ -277,9 +240,7 @@ impl Registry {
             Some(member) if member.record.draining != record.draining => {
                 (member.record, member.revision) = (record, revision);
             }
-            Some(member) => {
-                (member.record, member.revision, member.heard) = (record, revision, Instant::now());
-            }
+            Some(member) => member.register(record, revision, self.patience),
             None => {
                 members.insert(id, Member::new(record, revision));
             }
@@ -287,10 +248,20 @@ impl Registry {
         Ok(())
     }
 
-    fn check_same_place(&self, member: &Member, node: &RegisterNode) -> Result<(), Error> {
+    fn check_successor(&self, member: &Member, node: &RegisterNode) -> Result<(), Error> {
         let known = member.registration();
+        let same_data = known.incarnation == node.incarnation;
+        if same_data && node.session < known.session {
+            return Err(Error::OldSession {
+                node_id: node.node_id.clone(),
+                session: node.session,
+                known: known.session,
+            });
+        }
         let moved = known.address != node.address || known.peer_address != node.peer_address;
-        if moved && member.is_alive(self.patience) {
+        // Elsewhere, a later session may be a copy of the data, unless the node has said that it would stop.
+        let goes_on = member.is_alive(self.patience) && !(same_data && member.is_leaving());
+        if moved && goes_on {
             return Err(Error::NodeConflict { node_id: node.node_id.clone(), address: known.address.clone() });
         }
         Ok(())
@@ -298,7 +269,7 @@ impl Registry {
 
     fn heard(&self, node_id: &str) {
         if let Some(member) = self.lock().get_mut(node_id) {
-            member.heard = Instant::now();
+            member.hear(self.patience);
         }
     }
 
@@ -312,6 +283,13 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Bytes that have arrived between two heartbeats, as far as they tell.
+fn copied_since(before: &[Transfer], now: &[Transfer]) -> u64 {
+    let before: HashMap<u32, u64> = before.iter().map(|transfer| (transfer.partition, transfer.bytes)).collect();
+    let known = |transfer: &Transfer| before.get(&transfer.partition).copied().unwrap_or(0);
+    now.iter().fold(0, |sum: u64, transfer| sum.saturating_add(transfer.bytes.saturating_sub(known(transfer))))
 }
 
 fn key(node_id: &str) -> String {

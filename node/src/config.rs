@@ -75,6 +75,9 @@ pub struct Config {
     /// flag or a file would show them to others.
     #[arg(skip)]
     pub s3_credentials: Option<Credentials>,
+    /// Whether the node hands its primaries over before it stops. No setting: who stops all nodes at once says no.
+    #[arg(skip = true)]
+    pub hand_over: bool,
     /// Settings that every server has
     #[command(flatten)]
     pub common: Common,

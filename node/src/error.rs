@@ -35,6 +35,9 @@ pub enum NodeError {
     /// The request asks for something that this node is not set up for.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The idempotency key stands for a write of another name, or of another kind.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
     /// Too many writes wait for the disk.
     #[error("too many writes wait for the disk")]
     Overloaded,
@@ -56,6 +59,19 @@ pub enum NodeError {
     /// The writer went away with the write.
     #[error("the node stopped while the write was on its way to the disk")]
     Unsettled,
+    /// Another node became the primary, or not enough copies have the write yet.
+    #[error("the write was not confirmed by the replicas; whether it is kept is not known")]
+    Superseded,
+    /// Too few copies are in sync.
+    #[error("{in_sync} copies of partition {partition} are in sync, min_in_sync asks for {required}")]
+    BelowMinInSync {
+        /// The partition.
+        partition: u32,
+        /// How many are.
+        in_sync: usize,
+        /// How many must be.
+        required: usize,
+    },
     /// The write is on the disk, and whether it is in the object store is not known.
     #[error("the value is on the disk, and its upload was not confirmed in time")]
     UploadNotConfirmed,
@@ -83,14 +99,15 @@ impl From<NodeError> for ApiError {
             NodeError::NotOwner { .. } => ErrorCode::NotOwner,
             NodeError::PartitionOffline { .. } | NodeError::NotJoined => ErrorCode::PartitionOffline,
             NodeError::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
-            NodeError::Unsupported(_) => ErrorCode::InvalidParameter,
+            NodeError::Unsupported(_) | NodeError::KeyReused => ErrorCode::InvalidParameter,
             NodeError::Overloaded => ErrorCode::Overloaded,
             NodeError::StorageFull => ErrorCode::StorageFull,
             NodeError::ObjectStore(_) => ErrorCode::ObjectStoreUnavailable,
             NodeError::Disk(_) | NodeError::Corrupt | NodeError::ObjectLost(_) | NodeError::Transfer(_) => {
                 ErrorCode::Internal
             }
-            NodeError::UploadNotConfirmed | NodeError::Unsettled => ErrorCode::OutcomeUnknown,
+            NodeError::BelowMinInSync { .. } => ErrorCode::BelowMinInSync,
+            NodeError::UploadNotConfirmed | NodeError::Unsettled | NodeError::Superseded => ErrorCode::OutcomeUnknown,
             NodeError::ShuttingDown => ErrorCode::ShuttingDown,
         };
         ApiError::new(code, error.to_string())

@@ -8,7 +8,7 @@ use cairn_api_spec::{
 };
 use cairn_link::Service;
 
-use crate::{error::NodeError, handover::serve_fetch, store::Store};
+use crate::{error::NodeError, follow, store::Store, transfer::serve_fetch};
 
 /// See the module. The store comes once the node has joined.
 pub(crate) struct LinkService {
@@ -31,6 +31,17 @@ impl LinkService {
                 Ok(ResponseKind::Listed(Listed { names: names.into_iter().map(Into::into).collect() }))
             }
             Some(RequestKind::Fetch(message)) => Ok(ResponseKind::Fetched(serve_fetch(store, message).await?)),
+            Some(RequestKind::Replicate(message)) => {
+                Ok(ResponseKind::Replicated(follow::replicate(store, message).await?))
+            }
+            Some(RequestKind::Renew(message)) => {
+                store.begin_lending().await?;
+                Ok(ResponseKind::Granted(follow::renew(store, &message)))
+            }
+            Some(RequestKind::Collect(message)) => {
+                store.begin_lending().await?;
+                Ok(ResponseKind::Collected(follow::collect(store, &message)))
+            }
             None => Err(ApiError::new(ErrorCode::Internal, "the peer asked something that this release does not know")),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use cairn_api_spec::{
     ErrorCode,
-    cluster::{CaughtUp, Heartbeat, HeartbeatReply, Node, Partition, RegisterNode, Ring},
+    cluster::{ChangePartition, Heartbeat, HeartbeatReply, Node, Partition, RegisterNode, Ring},
     error::Problem,
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
@@ -122,12 +122,12 @@ impl Masters {
         read(url, response).await.map(Some)
     }
 
-    /// Tells that a learner has everything; answers with the partition's new entry.
+    /// Asks for a change of a partition's entry; answers with the new one.
     ///
     /// # Errors
     /// See [`MasterError`]; the code `precondition_failed` means that the entry is another one by now.
-    pub async fn caught_up(&self, partition: u32, message: &CaughtUp) -> Result<Partition, MasterError> {
-        let request = |url: &str| self.client.post(format!("{url}/partitions/{partition}/caught_up")).json(message);
+    pub async fn change_partition(&self, partition: u32, change: &ChangePartition) -> Result<Partition, MasterError> {
+        let request = |url: &str| self.client.post(format!("{url}/partitions/{partition}/changes")).json(change);
         self.call(request).await
     }
 

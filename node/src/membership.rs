@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cairn_api_spec::{
@@ -14,10 +14,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     masters::{MasterError, Masters},
     ownership::Ownership,
+    store::Store,
 };
 
 /// Pauses after failures: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
+/// Handing over is given up when nothing has happened for so long, and looked at so often.
+const STUCK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a node that has handed everything over still answers.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Asks for the map until a master answers; `None` when the node stops first.
 pub async fn first_ring(masters: &Masters, stop: &CancellationToken) -> Option<Ring> {
@@ -36,11 +43,11 @@ pub async fn first_ring(masters: &Masters, stop: &CancellationToken) -> Option<R
 
 /// Registers, then beats every `interval` until `stop`, or until the node was removed from the cluster.
 pub async fn beat(
-    masters: Arc<Masters>,
-    ownership: Arc<Ownership>,
-    node: RegisterNode,
+    masters: &Masters,
+    ownership: &Ownership,
+    node: &RegisterNode,
     interval: Duration,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) {
     let mut registered = false;
     let mut ticks = tokio::time::interval(interval);
@@ -50,8 +57,7 @@ pub async fn beat(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let result =
-            if registered { heartbeat(&masters, &ownership, &node).await } else { register(&masters, &node).await };
+        let result = if registered { heartbeat(masters, ownership, node).await } else { register(masters, node).await };
         match result {
             Ok(true) => {
                 tracing::info!(node_id = node.node_id, "removed from the cluster");
@@ -77,9 +83,57 @@ async fn register(masters: &Masters, node: &RegisterNode) -> Result<bool, Master
 async fn heartbeat(masters: &Masters, ownership: &Ownership, node: &RegisterNode) -> Result<bool, MasterError> {
     let store = ownership.store();
     store.metrics.refresh(&store.partitions);
-    let heartbeat =
-        Heartbeat { incarnation: node.incarnation, epoch: ownership.ring_epoch(), stats: store.metrics.stats() };
-    masters.heartbeat(&node.node_id, &heartbeat).await.map(|reply| reply.leave)
+    let heartbeat = Heartbeat {
+        incarnation: node.incarnation,
+        session: node.session,
+        epoch: ownership.ring_epoch(),
+        leaving: store.leaving.load(Ordering::Relaxed),
+        transfers: store.transfers.active(),
+        stats: store.metrics.stats(),
+    };
+    let reply = masters.heartbeat(&node.node_id, &heartbeat).await?;
+    store.transfers.set_limit(reply.transfer_bytes_per_second);
+    Ok(reply.leave)
+}
+
+/// Says that this node is about to stop, and waits until it is in no entry beside another in-sync node, for `patience`
+/// at most, and only as long as something happens: a cluster that stops as a whole has nobody to hand over to.
+pub async fn leave(masters: &Masters, ownership: &Ownership, node: &RegisterNode, patience: Duration) {
+    let store = ownership.store();
+    store.leaving.store(true, Ordering::Relaxed);
+    if let Err(error) = heartbeat(masters, ownership, node).await {
+        tracing::warn!(%error, "the master does not know that this node stops");
+        return;
+    }
+    let mut left = shared_partitions(store);
+    if left == 0 {
+        return;
+    }
+    tracing::info!(partitions = left, "handing over before the end");
+    let (end, mut progress) = (Instant::now() + patience, Instant::now());
+    while left > 0 && Instant::now() < end && progress.elapsed() < STUCK {
+        tokio::time::sleep(LOOK).await;
+        let now = shared_partitions(store);
+        if now < left {
+            progress = Instant::now();
+        }
+        left = now;
+    }
+    if left > 0 {
+        tracing::warn!(partitions = left, "stopping before everything is handed over");
+    }
+    // The new primaries ask this process whether it has heard of them; without its word they wait for their promises.
+    tokio::time::sleep(FAREWELL.min(end.saturating_duration_since(Instant::now()))).await;
+}
+
+/// Partitions that this node shares with other in-sync nodes.
+fn shared_partitions(store: &Store) -> usize {
+    let shares = |partition: &u32| {
+        let locked = store.partitions.lock(*partition);
+        let in_sync = &locked.replica.entry().in_sync;
+        in_sync.len() > 1 && in_sync.contains(&store.me)
+    };
+    (0..store.partitions.count()).filter(shares).count()
 }
 
 /// Follows the map until `stop`.

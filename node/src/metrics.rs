@@ -1,17 +1,18 @@
 //! What Prometheus is told of a node, and what the node tells the master of itself.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use cairn_api_spec::{
     cluster::{ByTier, NodeStats},
     operation::Tier,
 };
+use cairn_replication::Role;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
 
-use crate::{disk::Totals, partition::Partitions};
+use crate::{clock, disk::Totals, partition::Partitions};
 
 const OBJECT_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
@@ -19,6 +20,7 @@ const OBJECT_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 
 #[derive(Clone)]
 pub struct NodeMetrics {
     hits: [IntCounter; 3],
+    replica_hits: IntCounter,
     /// Reads that found no live key.
     pub misses: IntCounter,
     evictions_memory: IntCounter,
@@ -45,6 +47,8 @@ pub struct NodeMetrics {
     pub upload_age: Gauge,
     /// The map epoch that the node knows.
     pub ring_epoch: IntGauge,
+    /// What is counted of replication.
+    pub replication: ReplicationMetrics,
     partitions_serving: IntGauge,
 }
 
@@ -78,6 +82,10 @@ impl NodeMetrics {
         let durations = register(registry, HistogramVec::new(durations, &["operation"])?)?;
         Ok(Self {
             hits: Tier::ALL.map(|tier| hits.with_label_values(&[tier.as_str()])),
+            replica_hits: counter(
+                "cairn_replica_hits_total",
+                "Reads that found a live key in this node's copy of another node's partition",
+            )?,
             misses: counter("cairn_cache_misses_total", "Reads that found no live key")?,
             evictions_memory: counter(
                 "cairn_memory_evictions_total",
@@ -100,13 +108,14 @@ impl NodeMetrics {
             uploads_pending: gauge("cairn_uploads_pending", "Changes that the object store has not got")?,
             upload_age: register(registry, Gauge::new("cairn_upload_age_seconds", "Age of the oldest of them")?)?,
             ring_epoch: gauge("cairn_ring_epoch", "The map epoch that the node knows")?,
+            replication: ReplicationMetrics::new(registry)?,
             partitions_serving: gauge("cairn_partitions_serving", "Partitions that the node serves")?,
         })
     }
 
-    /// Counts a read that a tier answered.
+    /// Counts a read that a tier, or this node's copy as a replica, answered.
     pub fn hit(&self, tier: Tier) {
-        self.hits[tier as usize].inc();
+        self.hits.get(tier as usize).unwrap_or(&self.replica_hits).inc();
     }
 
     /// Takes over what the lower tiers hold.
@@ -125,6 +134,7 @@ impl NodeMetrics {
         self.bytes[Tier::Memory as usize].set(bytes.cast_signed());
         self.evictions_memory.inc_by(partitions.memory.evictions().saturating_sub(self.evictions_memory.get()));
         self.partitions_serving.set(partitions.serving_count().into());
+        self.replication.refresh(partitions);
     }
 
     /// The same for the master.
@@ -147,8 +157,95 @@ impl NodeMetrics {
             uploads_pending: self.uploads_pending.get().cast_unsigned(),
             upload_age_seconds: self.upload_age.get(),
             partitions_serving: u32::try_from(self.partitions_serving.get()).unwrap_or(0),
+            replication_pending: self.replication.pending.get().cast_unsigned(),
+            replication_lag_ms: (self.replication.lag.get() * 1000.0) as u64,
         }
     }
+}
+
+/// What is counted of replication.
+#[derive(Clone)]
+pub struct ReplicationMetrics {
+    /// Bytes copied from other nodes.
+    pub transferred: IntCounter,
+    /// Changes of the role in a partition, by the new role.
+    pub role_changes: IntCounterVec,
+    /// Writes that other nodes have refused or not answered.
+    pub failures: IntCounterVec,
+    partitions: IntGaugeVec,
+    in_sync: IntGauge,
+    unleased: IntGauge,
+    pending: IntGauge,
+    lag: Gauge,
+}
+
+impl ReplicationMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help)?);
+        Ok(Self {
+            transferred: register(
+                registry,
+                IntCounter::new("cairn_transfer_bytes_total", "Bytes of values copied from other nodes")?,
+            )?,
+            role_changes: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("cairn_role_changes_total", "Partitions in which the node took a role"),
+                    &["role"],
+                )?,
+            )?,
+            failures: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("cairn_replication_failures_total", "Messages with writes that a peer did not take"),
+                    &["reason"],
+                )?,
+            )?,
+            partitions: register(
+                registry,
+                IntGaugeVec::new(Opts::new("cairn_partitions", "Partitions by the node's role"), &["role"])?,
+            )?,
+            in_sync: gauge("cairn_in_sync_copies", "In-sync copies of the partitions that the node serves")?,
+            unleased: gauge("cairn_partitions_without_lease", "Partitions served whose leases have run out")?,
+            pending: gauge("cairn_replication_pending", "Writes that are not on every in-sync replica")?,
+            lag: register(
+                registry,
+                Gauge::new("cairn_replication_lag_seconds", "Age of the oldest write that is not on every replica")?,
+            )?,
+        })
+    }
+
+    fn refresh(&self, partitions: &Partitions) {
+        let mut roles: BTreeMap<&str, i64> = ROLES.iter().map(|role| (*role, 0)).collect();
+        let (mut in_sync, mut unleased, mut pending, mut oldest) = (0, 0, 0, None::<u64>);
+        for partition in 0..partitions.count() {
+            let locked = partitions.lock(partition);
+            let replica = &locked.replica;
+            *roles.entry(role_name(replica.role())).or_default() += 1;
+            if replica.role().reads() {
+                in_sync += i64::try_from(replica.entry().in_sync.len()).unwrap_or(0);
+                unleased += i64::from(!partitions.has_lease(partition));
+                let (count, since) = replica.lag();
+                pending += i64::try_from(count).unwrap_or(0);
+                oldest = oldest.into_iter().chain(since).min();
+            }
+        }
+        roles.into_iter().for_each(|(role, count)| self.partitions.with_label_values(&[role]).set(count));
+        self.in_sync.set(in_sync);
+        self.unleased.set(unleased);
+        self.pending.set(pending);
+        let lag = oldest.map_or(0, |since| clock::now().saturating_sub(since));
+        #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds needs no 53 bits")]
+        self.lag.set(lag as f64 / 1000.0);
+    }
+}
+
+const ROLES: [&str; 9] =
+    ["idle", "learner", "replica", "preparing", "collecting", "syncing", "failing", "serving", "handing_over"];
+
+/// The role as it stands in metric labels and logs.
+pub fn role_name(role: Role) -> &'static str {
+    ROLES[role as usize]
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {

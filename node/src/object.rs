@@ -147,6 +147,25 @@ impl ObjectStore {
         }
     }
 
+    /// Removes every object of a key but the one of version `keep` (0: all of them).
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn delete_others(&self, partition: u32, name: &[u8], keep: Version) -> Result<(), NodeError> {
+        let kept = self.object_name(partition, name, keep);
+        let prefix = self.object_name(partition, name, Version::NONE);
+        let prefix = prefix.trim_end_matches('0');
+        let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            for key in page.map_err(failed)?.contents().iter().filter_map(|object| object.key()) {
+                if key != kept {
+                    self.client.delete_object().bucket(&self.bucket).key(key).send().await.map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Every key of a partition, as rows that refer to the newest object of each.
     ///
     /// # Errors

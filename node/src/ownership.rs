@@ -1,8 +1,8 @@
-//! From the partition map to the roles of this node: what it serves, restores, learns and drops.
+//! From the partition map to the roles of this node: what it prepares, learns and drops.
 //!
-//! The map is the only truth about who owns a partition; the disk says whether this node's rows of it are
-//! authoritative. Where the two disagree the node serves nothing: a primary without authoritative rows first restores
-//! them from the object store, and rows of a partition that belongs to others are dropped.
+//! The map is the only truth about who holds a partition; the disk says whether this node's rows of it are a complete
+//! copy. Where the two disagree the node serves nothing: a primary without a complete copy first restores it from the
+//! object store, and rows of a partition that belongs to others are dropped.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,16 +13,22 @@ use std::{
     time::Duration,
 };
 
-use cairn_api_spec::cluster::{Partition, Ring};
+use cairn_api_spec::{
+    Version,
+    cluster::{Partition, Replication, Ring, Strategy},
+};
+use cairn_replication::{Entry, Member, Role, Settings};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{disk::HeldPartition, error::NodeError, handover, masters::Masters, partition::Role, store::Store};
+use crate::{disk::HeldPartition, error::NodeError, metrics::role_name, partition::NodeId, store::Store, transfer};
 
 /// Partitions restored, or learned, at the same time.
 const CONCURRENCY: usize = 8;
 /// Pauses after failures: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long rows of a partition that went elsewhere are kept.
+const DISCARD_AFTER: Duration = Duration::from_secs(60);
 /// Rows stored at a time.
 const INGEST_ROWS: usize = 500;
 
@@ -30,15 +36,16 @@ const INGEST_ROWS: usize = 500;
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Its stable name.
-    pub node_id: String,
+    pub node_id: NodeId,
     /// See `RegisterNode::incarnation`.
     pub incarnation: u64,
+    /// See `RegisterNode::session`.
+    pub session: u64,
 }
 
 /// See the module.
 pub struct Ownership {
     store: Store,
-    masters: Arc<Masters>,
     identity: Identity,
     ring_epoch: AtomicU64,
     slots: Semaphore,
@@ -47,12 +54,20 @@ pub struct Ownership {
 }
 
 struct Inner {
-    /// Partitions whose rows here are authoritative.
+    /// Partitions of which the rows here are a complete copy.
     held: HashMap<u32, HeldPartition>,
     /// What is being restored, learned or dropped; one task for each partition.
     tasks: HashMap<u32, AbortOnDropHandle<()>>,
-    /// Addresses of the nodes' peer listeners.
-    peers: HashMap<String, String>,
+    /// The last known process of each node.
+    sessions: HashMap<String, u64>,
+    replication: Replication,
+}
+
+/// What an entry has changed.
+struct RoleChange {
+    before: Role,
+    now: Role,
+    same_primary: bool,
 }
 
 impl Ownership {
@@ -60,25 +75,25 @@ impl Ownership {
     ///
     /// # Errors
     /// When the disk fails.
-    pub async fn open(store: Store, masters: Arc<Masters>, identity: Identity) -> Result<Arc<Self>, NodeError> {
-        let held = store.disk.partitions().await?.into_iter().collect();
-        let inner = Mutex::new(Inner { held, tasks: HashMap::new(), peers: HashMap::new() });
-        let slots = Semaphore::new(CONCURRENCY);
-        let ring_epoch = AtomicU64::new(0);
-        Ok(Arc::new_cyclic(|itself| Self {
-            store,
-            masters,
-            identity,
-            ring_epoch,
-            slots,
-            inner,
-            itself: itself.clone(),
-        }))
+    pub async fn open(store: Store, identity: Identity) -> Result<Arc<Self>, NodeError> {
+        let held: HashMap<u32, HeldPartition> = store.disk.partitions().await?.into_iter().collect();
+        for (partition, held) in held.iter().filter(|(partition, _)| **partition < store.partitions.count()) {
+            store.partitions.lock(*partition).replica.observe(held.last_version);
+        }
+        let inner =
+            Inner { held, tasks: HashMap::new(), sessions: HashMap::new(), replication: Replication::default() };
+        let (inner, slots, ring_epoch) = (Mutex::new(inner), Semaphore::new(CONCURRENCY), AtomicU64::new(0));
+        Ok(Arc::new_cyclic(|itself| Self { store, identity, ring_epoch, slots, inner, itself: itself.clone() }))
     }
 
     /// The tiers.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The map epoch that the node knows.
@@ -90,94 +105,162 @@ impl Ownership {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a map.
+    /// Takes over a map. Runs on the node's runtime.
     pub fn apply(&self, ring: &Ring) {
         let mut inner = self.inner();
-        inner.peers = ring.nodes.iter().map(|node| (node.node_id.clone(), node.peer_address.clone())).collect();
-        let current = |node: &&cairn_api_spec::cluster::RingNode| node.node_id == self.identity.node_id;
-        // Until the master knows this incarnation, what it says of the node is about data that are gone.
-        if ring.nodes.iter().find(current).is_none_or(|node| node.incarnation == self.identity.incarnation) {
-            let dropped: HashSet<u32> =
-                ring.partitions.iter().filter_map(|partition| self.apply_partition(&mut inner, partition)).collect();
-            self.forget(&dropped);
+        let others = ring.nodes.iter().filter(|node| *node.node_id != *self.identity.node_id);
+        self.store.peers.set_addresses(others.map(|node| (node.node_id.as_str(), node.peer_address.as_str())));
+        self.set_replication(&mut inner, ring.replication);
+        self.apply_entries(&mut inner, &ring.partitions);
+        for node in &ring.nodes {
+            let before = inner.sessions.insert(node.node_id.clone(), node.session).unwrap_or(0);
+            if before < node.session {
+                self.end_session(&node.node_id, node.session);
+            }
         }
         drop(inner);
         self.ring_epoch.store(ring.epoch, Ordering::Release);
         self.store.metrics.ring_epoch.set(ring.epoch.cast_signed());
     }
 
+    /// Takes over one entry, which may be newer than the map.
+    pub fn apply_entry(&self, entry: &Partition) {
+        self.apply_entries(&mut self.inner(), std::slice::from_ref(entry));
+    }
+
+    fn apply_entries(&self, inner: &mut Inner, entries: &[Partition]) {
+        let changes: Vec<_> = entries.iter().filter_map(|entry| Some((entry, self.configure(entry)?))).collect();
+        // Before anything is served: what memory has may be older than what another primary wrote.
+        let outdated = |(entry, change): &(&Partition, RoleChange)| {
+            let left = change.before.leads() && !change.now.leads();
+            (left || change.now == Role::Preparing).then_some(entry.id)
+        };
+        self.forget(&changes.iter().filter_map(outdated).collect());
+        for (entry, change) in changes {
+            self.follow_role(inner, entry, &change);
+        }
+    }
+
+    fn set_replication(&self, inner: &mut Inner, replication: Replication) {
+        if inner.replication == replication {
+            return;
+        }
+        inner.replication = replication;
+        let quorum = (replication.strategy == Strategy::Quorum).then_some(replication.write_quorum as usize);
+        let settings =
+            Settings { write_quorum: quorum, min_in_sync: replication.min_in_sync as usize, ..Settings::default() };
+        for partition in 0..self.store.partitions.count() {
+            self.store.partitions.lock(partition).replica.set_settings(settings);
+        }
+        self.store.chain.store(replication.strategy == Strategy::Chain, Ordering::Relaxed);
+    }
+
+    /// A node has begun a session: nothing need be kept of what was promised to its former processes.
+    fn end_session(&self, node: &str, began: u64) {
+        let ended = Member { node: node.into(), session: began.saturating_sub(1) };
+        for partition in 0..self.store.partitions.count() {
+            self.store.drive(partition, |locked, now, effects| locked.replica.session_ended(&ended, now, effects));
+        }
+    }
+
     fn forget(&self, partitions: &HashSet<u32>) {
         if !partitions.is_empty() {
             let count = self.store.partitions.count();
-            self.store
-                .partitions
-                .memory
-                .retain(|name| !partitions.contains(&cairn_api_spec::name::partition_of(name, count)));
+            let memory = &self.store.partitions.memory;
+            memory.retain(|name| !partitions.contains(&cairn_api_spec::name::partition_of(name, count)));
         }
     }
 
-    /// Gives this node its role in one partition. Returns the partition when memory must forget it.
-    fn apply_partition(&self, inner: &mut Inner, entry: &Partition) -> Option<u32> {
-        let partition = entry.id;
-        if partition >= self.store.partitions.count() {
+    /// Takes over one entry, if it is news.
+    fn configure(&self, entry: &Partition) -> Option<RoleChange> {
+        if entry.id >= self.store.partitions.count() {
             return None;
         }
-        let me = |node: &String| *node == self.identity.node_id;
-        let mut state = self.store.partitions.lock(partition);
-        if entry.epoch <= state.epoch {
-            return None;
+        let change = self.store.drive(entry.id, |locked, now, effects| {
+            let before = (locked.replica.role(), locked.replica.entry().primary_process().cloned());
+            locked.replica.configure(replica_entry(entry), now, effects).then(|| RoleChange {
+                before: before.0,
+                now: locked.replica.role(),
+                same_primary: before.1.as_ref() == locked.replica.entry().primary_process(),
+            })
+        })?;
+        if change.before != change.now {
+            self.store.metrics.replication.role_changes.with_label_values(&[role_name(change.now)]).inc();
+            let (from, to) = (role_name(change.before), role_name(change.now));
+            tracing::debug!(partition = entry.id, epoch = entry.epoch, from, to, "the role changed");
         }
-        let (had, first) = (state.role, state.epoch == 0);
-        state.epoch = entry.epoch;
-        inner.tasks.remove(&partition);
-        if entry.primary.as_ref().is_some_and(me) {
-            if let Some(held) = inner.held.get(&partition).filter(|held| held.generation == entry.generation) {
-                state.last_version = state.last_version.max(held.last_version);
-                // A process that has just started may have promised this learner to hold before it ended.
-                let role = if first && !entry.learners.is_empty() { Role::Held } else { Role::Serving };
-                self.store.partitions.set_role(partition, &mut state, role);
-                return None;
-            }
-            inner.held.remove(&partition);
-            self.store.partitions.set_role(partition, &mut state, Role::Restoring);
-            let generation = entry.generation;
-            self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move {
-                this.restore(partition, epoch, generation).await;
-            });
-        } else if entry.learners.iter().any(me) {
-            self.store.partitions.set_role(partition, &mut state, Role::Learning);
-            inner.held.remove(&partition);
-            let generation = entry.generation;
-            let primary = entry.primary.clone().and_then(|primary| inner.peers.get(&primary).cloned());
-            self.spawn(inner, partition, entry.epoch, |this, partition, epoch| async move {
-                this.learn(partition, epoch, generation, primary).await;
-            });
-        } else {
-            self.store.partitions.set_role(partition, &mut state, Role::None);
-            if inner.held.remove(&partition).is_none() && had == Role::None {
-                return None;
-            }
-            self.spawn(
-                inner,
-                partition,
-                entry.epoch,
-                |this, partition, _| async move { this.discard(partition).await },
-            );
-        }
-        Some(partition)
+        Some(change)
     }
 
-    fn spawn<F>(&self, inner: &mut Inner, partition: u32, epoch: u64, work: impl FnOnce(Arc<Self>, u32, u64) -> F)
+    /// Starts what a new role asks for.
+    fn follow_role(&self, inner: &mut Inner, entry: &Partition, change: &RoleChange) {
+        let (partition, generation) = (entry.id, entry.generation);
+        // What was begun goes on as long as it is about the same data.
+        let goes_on = change.same_primary && change.before == change.now && inner.tasks.contains_key(&partition);
+        match change.now {
+            // An entry that speaks of a former process of this node may soon speak of this one.
+            Role::Idle if entry.sessions.contains_key(&*self.identity.node_id) => {}
+            Role::Idle => {
+                let had = inner.held.remove(&partition).is_some() || change.before != Role::Idle;
+                // A node that is about to stop has other things to do.
+                if had && !self.store.leaving.load(Ordering::Relaxed) {
+                    self.spawn(inner, partition, |this, partition| async move { this.discard(partition).await });
+                }
+            }
+            Role::Learner if !goes_on => {
+                inner.held.remove(&partition);
+                let primary = entry.primary.as_deref().map(NodeId::from);
+                self.spawn(inner, partition, move |this, partition| async move {
+                    if let Some(primary) = primary {
+                        this.learn(partition, generation, primary).await;
+                    }
+                });
+            }
+            Role::Preparing if !goes_on => {
+                inner.tasks.remove(&partition);
+                if inner.held.get(&partition).is_some_and(|held| held.generation == generation) {
+                    if change.before == Role::Idle && entry.in_sync.len() > 1 {
+                        self.spawn(inner, partition, |this, partition| async move { this.merge(partition).await });
+                    } else {
+                        self.spawn(inner, partition, |this, partition| async move { this.settle(partition).await });
+                    }
+                    return;
+                }
+                inner.held.remove(&partition);
+                self.spawn(inner, partition, move |this, partition| async move {
+                    this.restore(partition, generation).await;
+                });
+            }
+            Role::Replica => {
+                inner.tasks.remove(&partition);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the lead once everything that this node has acknowledged is on its disk, where reads look for it.
+    async fn settle(&self, partition: u32) {
+        retry("what was acknowledged is not on the disk", partition, || self.store.disk.barrier()).await;
+        self.lead(partition);
+    }
+
+    fn lead(&self, partition: u32) {
+        // What another primary has uploaded is not known here to the last object.
+        self.store.uploads.inherit(partition);
+        self.store.drive(partition, |locked, now, effects| locked.replica.lead(now, effects));
+    }
+
+    fn spawn<F>(&self, inner: &mut Inner, partition: u32, work: impl FnOnce(Arc<Self>, u32) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let Some(this) = self.itself.upgrade() else { return };
-        let task = tokio::spawn(work(this, partition, epoch));
+        let task = tokio::spawn(work(this, partition));
         inner.tasks.insert(partition, AbortOnDropHandle::new(task));
     }
 
-    /// Brings back what the object store has, then serves.
-    async fn restore(&self, partition: u32, epoch: u64, generation: u64) {
+    /// Brings back what the object store has, then takes the lead.
+    async fn restore(&self, partition: u32, generation: u64) {
         let restored = retry("a partition cannot be restored", partition, || async {
             let _slot = self.slots.acquire().await;
             self.store.disk.drop_partition(partition).await?;
@@ -199,46 +282,76 @@ impl Ownership {
             self.store.metrics.restored.inc_by(count as u64);
             tracing::info!(partition, keys = count, "restored from the object store");
         }
-        self.serve(partition, epoch, held);
+        self.inner().held.insert(partition, held);
+        self.store.partitions.lock(partition).replica.observe(held.last_version);
+        self.lead(partition);
     }
 
-    fn serve(&self, partition: u32, epoch: u64, held: HeldPartition) {
-        let mut inner = self.inner();
-        let mut state = self.store.partitions.lock(partition);
-        if state.epoch == epoch && state.role == Role::Restoring {
-            inner.held.insert(partition, held);
-            state.last_version = held.last_version;
-            self.store.partitions.set_role(partition, &mut state, Role::Serving);
-        }
-    }
-
-    /// Fetches everything from the primary, then asks to take its place.
-    async fn learn(&self, partition: u32, epoch: u64, generation: u64, primary: Option<String>) {
-        let Some(primary) = primary else { return };
-        let learned = retry("a partition cannot be learned", partition, || async {
+    /// Every process of a quorum was restarted: none has the whole by itself. Takes over what the others have, then the
+    /// lead; the others learn it all anew.
+    async fn merge(&self, partition: u32) {
+        let me = &self.store.me;
+        let others: Vec<Member<NodeId>> = {
+            let locked = self.store.partitions.lock(partition);
+            locked.replica.entry().in_sync.iter().filter(|member| *member != me).cloned().collect()
+        };
+        let merged = retry("the copies of a partition cannot be merged", partition, || async {
             let _slot = self.slots.acquire().await;
-            self.store.disk.drop_partition(partition).await?;
-            let last_version = handover::fetch_all(&self.store, &self.identity, partition, epoch, &primary).await?;
-            let held = HeldPartition { generation, last_version };
-            self.store.disk.adopt_partition(partition, held).await?;
-            Ok(held)
-        });
-        let held = learned.await;
-        {
-            let mut inner = self.inner();
-            if self.store.partitions.lock(partition).epoch != epoch {
-                return;
+            let mut last = Version::NONE;
+            for other in &others {
+                last = last.max(transfer::merge(&self.store, me, partition, &other.node).await?);
             }
-            // Before the master is asked: the map that makes this node the primary may be here before the answer, and
-            // without this it would take the rows for foreign ones.
-            inner.held.insert(partition, held);
+            Ok(last)
+        });
+        let last = merged.await;
+        self.store.partitions.lock(partition).replica.observe(last);
+        self.lead(partition);
+        for other in &others {
+            self.store.drive(partition, |locked, now, effects| locked.replica.refused(other, true, now, effects));
         }
-        let Some(entry) = handover::take_over(&self.masters, &self.identity, partition, epoch).await else { return };
-        self.apply_partition(&mut self.inner(), &entry);
     }
 
+    /// Copies everything from the primary, and stays with it until it is in-sync; the entry that says so, or that it is
+    /// none any more, ends the task.
+    async fn learn(&self, partition: u32, generation: u64, primary: NodeId) {
+        let learner = Member { node: self.identity.node_id.clone(), session: self.identity.session };
+        retry("a partition cannot be learned", partition, || async {
+            let mut copy = transfer::Copy::new(&self.store, &learner, partition, &primary)?;
+            let held = {
+                let _slot = self.slots.acquire().await;
+                self.store.disk.disown_partition(partition).await?;
+                let held = HeldPartition { generation, last_version: copy.run().await? };
+                self.store.disk.adopt_partition(partition, held).await?;
+                held
+            };
+            self.inner().held.insert(partition, held);
+            self.store.partitions.lock(partition).replica.observe(held.last_version);
+            copy.stay().await
+        })
+        .await;
+    }
+
+    /// Drops the rows of a partition that is no longer this node's: after a while, since it may come back before long,
+    /// and then needs only what has changed.
     async fn discard(&self, partition: u32) {
+        retry("a partition cannot be disowned", partition, || self.store.disk.disown_partition(partition)).await;
+        tokio::time::sleep(DISCARD_AFTER).await;
         retry("a partition cannot be dropped", partition, || self.store.disk.drop_partition(partition)).await;
+    }
+}
+
+/// The entry as the state machine knows it.
+fn replica_entry(entry: &Partition) -> Entry<NodeId> {
+    let member = |node: &String| Member {
+        node: node.as_str().into(),
+        session: entry.sessions.get(node).copied().unwrap_or_default(),
+    };
+    Entry {
+        epoch: entry.epoch,
+        primary: entry.primary.as_deref().map(Into::into),
+        in_sync: entry.in_sync.iter().map(member).collect(),
+        learners: entry.learners.iter().map(member).collect(),
+        successor: entry.successor.as_deref().map(Into::into),
     }
 }
 

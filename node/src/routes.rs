@@ -45,8 +45,8 @@ async fn check_ready(state: web::Data<AppState>) -> Result<web::Json<Health>, Ht
     if !store.registered.load(Ordering::Relaxed) {
         return Err(offline("the master does not know this node"));
     }
-    if store.partitions.restoring() {
-        return Err(offline("partitions are being restored from the object store"));
+    if store.partitions.any_unready() {
+        return Err(offline("partitions are being restored or taken over"));
     }
     Ok(web::Json(healthy()))
 }
@@ -82,5 +82,5 @@ async fn get_metrics(state: web::Data<AppState>) -> HttpResponse {
 }
 
 fn healthy() -> Health {
-    Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), warning: None }
 }

@@ -1,8 +1,10 @@
 //! The composition root: what a running node is made of, and the order in which it starts and stops.
 
 use std::{
+    fs::{File, TryLockError},
     io,
     net::TcpListener,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -28,6 +30,7 @@ use crate::{
     metrics::NodeMetrics,
     object::ObjectStore,
     ownership::{Identity, Ownership},
+    replication,
     store::Store,
     sweep, upload,
 };
@@ -58,6 +61,9 @@ pub enum RunError {
     /// The data directory cannot be used.
     #[error("the data directory cannot be used")]
     Store(#[from] NodeError),
+    /// Another process has the data directory.
+    #[error("another process uses the data directory {}: every node needs one of its own", .0.display())]
+    DataInUse(PathBuf),
     /// The data in the directory are another cluster's.
     #[error(
         "{what} of the data directory is {stored}, that of the master is {offered}: use another data_dir or other master_urls"
@@ -77,9 +83,10 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when the node cannot start, or a listener fails.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
-    let stop = shutdown.child_token();
+    // What it was asked to do before it stops comes first, so this is no child of `shutdown`.
+    let stop = CancellationToken::new();
     let _stop_on_drop = stop.clone().drop_guard();
-    std::fs::create_dir_all(&config.data_dir)?;
+    let _lock = lock_data_dir(&config.data_dir)?;
     let registry = new_registry("node")?;
     let store = Arc::new(OnceLock::new());
     let node_id = node_id(&config)?;
@@ -100,7 +107,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         }
     };
     let node = describe(&config, node_id, own, peer_addr);
-    let tiers = run_tiers(&config, node, &registry, store.clone(), &stop);
+    let tiers = run_tiers(&config, node, &registry, store.clone(), &shutdown, &stop);
     let (http, link, scrapes, tiers) = tokio::join!(
         stopping(&stop, async { http.await.map_err(RunError::from) }),
         stopping(&stop, async { link.await.map_err(RunError::from) }),
@@ -148,28 +155,47 @@ async fn run_tiers(
     mut node: RegisterNode,
     registry: &Registry,
     cell: Arc<OnceLock<Store>>,
+    shutdown: &CancellationToken,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     let masters = Arc::new(Masters::new(config.master_urls.clone())?);
-    let Some(ring) = membership::first_ring(&masters, stop).await else { return Ok(()) };
+    let Some(Some(ring)) = stop.run_until_cancelled(membership::first_ring(&masters, shutdown)).await else {
+        return Ok(());
+    };
     let objects = match config.object_settings() {
         Some(settings) => Some(ObjectStore::new(settings).await),
         None => None,
     };
     let metrics = NodeMetrics::new(registry)?;
-    let store = Store::open(config.store_settings(), ring.partition_count, objects.clone(), metrics).await?;
+    let (sender, tasks) = replication::tasks();
+    let node_id = node.node_id.as_str().into();
+    let settings = config.store_settings();
+    let store = Store::open(node_id, settings, ring.partition_count, objects.clone(), metrics, sender).await?;
     check_cluster(&store, &ring).await?;
     node.incarnation = incarnation(&store).await?;
-    let identity = Identity { node_id: node.node_id.clone(), incarnation: node.incarnation };
-    let ownership = Ownership::open(store.clone(), masters.clone(), identity).await?;
+    node.session = store.me.session;
+    let identity =
+        Identity { node_id: store.me.node.clone(), incarnation: node.incarnation, session: store.me.session };
+    let ownership = Ownership::open(store.clone(), identity).await?;
     ownership.apply(&ring);
     cell.get_or_init(|| store.clone());
+    let leave = async {
+        shutdown.cancelled().await;
+        if config.hand_over {
+            membership::leave(&masters, &ownership, &node, config.common.shutdown_timeout).await;
+        }
+        stop.cancel();
+    };
     tokio::join!(
         async {
-            membership::beat(masters.clone(), ownership.clone(), node, config.heartbeat_interval, stop.clone()).await;
+            stop.run_until_cancelled(leave).await;
+        },
+        async {
+            membership::beat(&masters, &ownership, &node, config.heartbeat_interval, stop).await;
             stop.cancel();
         },
         membership::follow_ring(masters.clone(), ownership.clone(), stop.clone()),
+        replication::run(store.clone(), masters.clone(), ownership.clone(), tasks, stop.clone()),
         sweep::run(store.clone(), stop.clone()),
         async {
             if let Some(objects) = objects {
@@ -178,6 +204,17 @@ async fn run_tiers(
         },
     );
     Ok(())
+}
+
+/// Two processes on the same data would ruin them.
+fn lock_data_dir(data_dir: &Path) -> Result<File, RunError> {
+    std::fs::create_dir_all(data_dir)?;
+    let lock = File::create(data_dir.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(RunError::DataInUse(data_dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
 }
 
 /// The node's name: as configured, else as stored beside the data, else made now.
@@ -222,6 +259,7 @@ fn describe(config: &Config, node_id: String, http: std::net::SocketAddr, peer: 
         node_id,
         // Known once the data are open.
         incarnation: 0,
+        session: 0,
         address: config.advertise_url.clone().unwrap_or_else(|| format!("http://{http}")),
         peer_address: config.advertise_peer_addr.clone().unwrap_or_else(|| peer.to_string()),
         weight: config.weight,

@@ -3,10 +3,14 @@
 //! This is the one room that knows all tiers, and the only one that adapters (HTTP, the link) call. It knows neither.
 
 mod read;
+mod repeat;
 mod write;
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,8 +19,10 @@ use cairn_api_spec::{
     Operation, Outcome,
     operation::{Action, ListQuery, ListedName},
 };
+use cairn_replication::{Member, Role};
 
 use crate::{
+    clock,
     config::StoreSettings,
     disk::Disk,
     entry::now_millis,
@@ -25,12 +31,21 @@ use crate::{
     memory::Memory,
     metrics::NodeMetrics,
     object::ObjectStore,
-    partition::{Partitions, Role},
+    partition::{NodeId, Partitions},
+    peers::Peers,
+    replication::Tasks,
+    transfer::Transfers,
     upload::Uploads,
 };
 
 /// How long a request waits for a partition that is about to be served, or to be given away.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a write, or a read of what it changed, waits for acknowledgements: a peer that is lost is given up before.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the disk keeps of it: see [`Store::begin_lending`].
+const LENDS: &str = "lends";
 
 /// See the module. Cloning shares it.
 #[derive(Clone)]
@@ -49,12 +64,25 @@ pub struct Parts {
     pub objects: Option<ObjectStore>,
     /// Who waits for which upload.
     pub uploads: Uploads,
+    /// This process of the node.
+    pub me: Member<NodeId>,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Whether writes go from replica to replica.
+    pub chain: AtomicBool,
+    /// The copies that this node makes of other nodes' partitions.
+    pub transfers: Transfers,
+    pub(crate) tasks: Tasks,
     /// What is counted.
     pub metrics: NodeMetrics,
     /// What was configured.
     pub settings: StoreSettings,
     /// The master knows this node.
     pub registered: AtomicBool,
+    /// The disk knows that this node has given leases.
+    lends: AtomicBool,
+    /// The node is about to stop, and hands over what it can.
+    pub leaving: AtomicBool,
     /// The disk holds more than it should: values fetched from the object store are not put back there.
     pub over_budget: AtomicBool,
 }
@@ -68,34 +96,75 @@ impl std::ops::Deref for Store {
 }
 
 impl Store {
-    /// Opens the data directory's tiers for a cluster of `partition_count` partitions, none of them served yet.
+    /// Opens the data directory's tiers for a cluster of `partition_count` partitions, none of them served yet, and
+    /// begins a new session. `tasks` leads to [`crate::replication::run`].
     ///
     /// # Errors
     /// When the disk tier cannot be opened.
     pub async fn open(
+        node_id: NodeId,
         settings: StoreSettings,
         partition_count: u32,
         objects: Option<ObjectStore>,
         metrics: NodeMetrics,
+        tasks: Tasks,
     ) -> Result<Self, NodeError> {
-        let memory = Memory::new(settings.lru_size, settings.max_memory);
-        let partitions = Arc::new(Partitions::new(partition_count, memory));
+        let settled: Arc<OnceLock<Arc<Partitions>>> = Arc::default();
         let committed = {
-            let partitions = partitions.clone();
-            Box::new(move |writes, result| partitions.settle(writes, &result))
+            let settled = settled.clone();
+            Box::new(move |writes, result| {
+                if let Some(partitions) = settled.get() {
+                    partitions.settle(writes, &result);
+                }
+            })
         };
         let disk = Disk::open(&settings.data_dir.join("data.sqlite"), objects.is_some(), committed).await?;
-        let parts = Parts {
-            partitions,
-            disk,
-            objects,
-            uploads: Uploads::default(),
-            metrics,
-            settings,
-            registered: AtomicBool::new(false),
-            over_budget: AtomicBool::new(false),
-        };
-        Ok(Self { parts: Arc::new(parts), mailbox: None })
+        let me = Member { node: node_id, session: disk.begin_session().await? };
+        let memory = Memory::new(settings.lru_size, settings.max_memory);
+        let partitions = settled.get_or_init(|| Arc::new(Partitions::new(partition_count, memory, &me))).clone();
+        if disk.identity(LENDS, None).await?.is_some() {
+            // The former process may have given leases, and nobody knows to whom.
+            let began = clock::now();
+            (0..partition_count).for_each(|partition| partitions.lock(partition).replica.restarted(began));
+        }
+        let parts = Arc::new_cyclic(|parts: &Weak<Parts>| {
+            let parts = parts.clone();
+            let answered = Box::new(move |batch, result| {
+                if let Some(parts) = parts.upgrade() {
+                    parts.answered(batch, result);
+                }
+            });
+            Parts {
+                partitions,
+                disk,
+                objects,
+                uploads: Uploads::default(),
+                me,
+                peers: Peers::new(answered),
+                chain: AtomicBool::new(false),
+                transfers: Transfers::default(),
+                tasks,
+                metrics,
+                settings,
+                registered: AtomicBool::new(false),
+                lends: AtomicBool::new(false),
+                leaving: AtomicBool::new(false),
+                over_budget: AtomicBool::new(false),
+            }
+        });
+        Ok(Self { parts, mailbox: None })
+    }
+
+    /// To be called before a lease is given: a later process must know that there may be some.
+    ///
+    /// # Errors
+    /// When the disk does not take note; then no lease must be given.
+    pub async fn begin_lending(&self) -> Result<(), NodeError> {
+        if !self.lends.load(Ordering::Relaxed) {
+            self.disk.identity(LENDS, Some("yes".to_owned())).await?;
+            self.lends.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The same store for the tasks of a thread that has a mailbox.
@@ -114,17 +183,20 @@ impl Store {
     /// See [`NodeError`].
     pub async fn execute(&self, operation: Operation, epoch: u64) -> Result<Outcome, NodeError> {
         let partition = operation.name.partition(self.partitions.count());
-        let Operation { name, condition, action } = operation;
+        let eventual = operation.is_eventual();
+        let Operation { name, condition, action, idempotency_key, .. } = operation;
         match action {
+            Action::Get if eventual => self.read_replica(partition, name, condition, true).await,
+            Action::Head if eventual => self.read_replica(partition, name, condition, false).await,
             Action::Get => self.read(partition, name, condition, true, epoch).await,
             Action::Head => self.read(partition, name, condition, false, epoch).await,
             Action::Put(put) => {
-                self.ready(partition, epoch).await?;
-                self.put(partition, name, condition, put).await
+                self.ready_to_write(partition, epoch).await?;
+                self.put(partition, name, condition, put, idempotency_key).await
             }
             Action::Delete { durability } => {
-                self.ready(partition, epoch).await?;
-                self.delete(partition, name, condition, durability.unwrap_or_default()).await
+                self.ready_to_write(partition, epoch).await?;
+                self.delete(partition, name, condition, durability.unwrap_or_default(), idempotency_key).await
             }
         }
     }
@@ -149,6 +221,9 @@ impl Store {
             let Some(last) = page.last() else { break };
             let more = page.len() == query.limit;
             query.start = Bytes::from([&last.name[..], &[0]].concat());
+            for row in page.iter().filter(|row| chosen[row.partition as usize]) {
+                self.committed(row.partition, row.metadata.version).await?;
+            }
             for row in page {
                 if chosen[row.partition as usize] && listed.len() < query.limit {
                     let name = cairn_api_spec::EntryName::from_bytes(row.name).map_err(|_| NodeError::Corrupt)?;
@@ -177,29 +252,51 @@ impl Store {
         NodeError::NotOwner { partition, epoch: self.metrics.ring_epoch.get().cast_unsigned() }
     }
 
-    /// Waits, for a while, until the partition is served here at `epoch` or later. Returns the epoch served.
-    async fn ready(&self, partition: u32, epoch: u64) -> Result<u64, NodeError> {
+    /// Waits, for a while, until reads of the partition may be answered here at `epoch` or later. Returns the epoch
+    /// served.
+    pub(crate) async fn ready(&self, partition: u32, epoch: u64) -> Result<u64, NodeError> {
         let served = self.partitions.serving_epoch(partition);
-        if served > 0 && served >= epoch {
+        if served > 0 && served >= epoch && self.partitions.has_lease(partition) {
             return Ok(served);
         }
+        self.wait_for(partition, epoch, |role| role.reads() && self.partitions.has_lease(partition)).await
+    }
+
+    /// The same for writes.
+    async fn ready_to_write(&self, partition: u32, epoch: u64) -> Result<u64, NodeError> {
+        self.wait_for(partition, epoch, |role| role == Role::Serving).await
+    }
+
+    pub(crate) async fn wait_for(
+        &self,
+        partition: u32,
+        epoch: u64,
+        good: impl Fn(Role) -> bool,
+    ) -> Result<u64, NodeError> {
         if partition >= self.partitions.count() {
             return Err(self.not_owner(partition));
+        }
+        let look = || {
+            let locked = self.partitions.lock(partition);
+            (locked.replica.role(), locked.replica.entry().epoch)
+        };
+        let (role, known) = look();
+        if known >= epoch && good(role) {
+            return Ok(known);
         }
         let mut changes = self.partitions.changes();
         let wait = async {
             loop {
                 changes.borrow_and_update();
-                let (role, known) = {
-                    let state = self.partitions.lock(partition);
-                    (state.role, state.epoch)
-                };
-                match role {
-                    Role::Serving if known >= epoch => return Ok(known),
-                    // The asker knows a later map, which is on its way here, too.
-                    _ if known < epoch => {}
-                    Role::None | Role::Learning => return Err(self.not_owner(partition)),
-                    Role::Serving | Role::Restoring | Role::Held => {}
+                let (role, known) = look();
+                // An asker that knows a later map knows one that is on its way here, too.
+                if known >= epoch {
+                    if good(role) {
+                        return Ok(known);
+                    }
+                    if !role.leads() {
+                        return Err(self.not_owner(partition));
+                    }
                 }
                 if changes.changed().await.is_err() {
                     return Err(NodeError::ShuttingDown);
@@ -208,15 +305,21 @@ impl Store {
         };
         match tokio::time::timeout(READY_TIMEOUT, wait).await {
             Ok(result) => result,
-            Err(_) => Err(match self.partitions.lock(partition).role {
-                Role::Restoring => {
-                    NodeError::PartitionOffline { partition, why: "it is being restored from the object store" }
-                }
-                Role::Serving | Role::Held => {
-                    NodeError::PartitionOffline { partition, why: "it is moving to another node" }
-                }
-                Role::None | Role::Learning => self.not_owner(partition),
+            Err(_) => Err(match look().0 {
+                Role::Idle | Role::Learner | Role::Replica => self.not_owner(partition),
+                role => NodeError::PartitionOffline { partition, why: why_offline(role) },
             }),
         }
+    }
+}
+
+fn why_offline(role: Role) -> &'static str {
+    match role {
+        Role::Preparing => "it is being restored from the object store",
+        Role::Collecting | Role::Syncing => "it is being taken over from its former primary",
+        Role::Failing => "its disk takes no writes",
+        Role::HandingOver => "it is moving to another node",
+        Role::Serving => "its replicas do not answer",
+        Role::Idle | Role::Learner | Role::Replica => "it belongs to another node",
     }
 }

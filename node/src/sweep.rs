@@ -1,11 +1,13 @@
-//! The slow, bounded work: expiry, tombstones, the disk budget, statistics.
+//! The slow, bounded work: expiry, tombstones, old idempotency keys, the disk budget, statistics.
 
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use cairn_api_spec::{EntryName, Outcome};
+use bytes::Bytes;
+use cairn_api_spec::{EntryName, Outcome, Version, name::partition_of};
+use cairn_replication::Role;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +16,10 @@ use crate::{entry::now_millis, error::NodeError, store::Store};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Keys expired, or values dropped, at a time.
 const BATCH: u32 = 256;
+/// Rounds in which every partition's old idempotency keys are forgotten.
+const KEY_ROUNDS: u32 = 20;
+/// Tombstones looked at in one round.
+const TOMBSTONES: u32 = 2_000;
 /// Keys expired at the same time.
 const CONCURRENCY: usize = 64;
 /// Batches in one round, so that no kind of work starves the others.
@@ -25,7 +31,7 @@ const TOTALS_SHARE: u32 = 30;
 
 /// Sweeps until `stop`.
 pub async fn run(store: Store, stop: CancellationToken) {
-    let mut clock = Clock { hand: 0 };
+    let mut clock = Clock::default();
     let mut totals_due = Instant::now();
     loop {
         if let Err(error) = round(&store, &mut clock, &mut totals_due).await {
@@ -45,7 +51,8 @@ async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Re
             break;
         }
     }
-    store.disk.collect_tombstones().await?;
+    collect_tombstones(store, &mut clock.tombstones).await?;
+    clock.forget_keys(store).await?;
     for _ in 0..ROUND {
         let excess = store.disk.used_bytes().await?.saturating_sub(store.settings.disk_max_bytes);
         store.over_budget.store(excess > 0, Ordering::Relaxed);
@@ -55,7 +62,7 @@ async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Re
     }
     let start = Instant::now();
     if start >= *totals_due {
-        store.metrics.set_totals(&store.disk.totals().await?);
+        store.metrics.set_totals(&store.disk.totals(&store.served()).await?);
         *totals_due = start + start.elapsed() * TOTALS_SHARE;
     }
     Ok(())
@@ -65,31 +72,52 @@ async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Re
 async fn expire_some(store: &Store) -> Result<bool, NodeError> {
     let expired = store.disk.expired(now_millis(), BATCH).await?;
     let all = expired.len() == BATCH as usize;
-    // Together, so that they share the disk's statements.
-    let outcomes: Vec<_> = stream::iter(expired)
-        .filter(|(partition, ..)| std::future::ready(store.partitions.serving_epoch(*partition) > 0))
-        .map(|(partition, name, version)| async move {
-            let name = EntryName::from_bytes(name).map_err(|_| NodeError::Corrupt)?;
-            store.expire(partition, name, version).await
-        })
-        .buffer_unordered(CONCURRENCY)
-        .try_collect()
-        .await?;
-    let progress = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Deleted(_))).count();
-    store.metrics.expirations.inc_by(progress as u64);
-    // The deletions are queued; the next look must see them.
-    store.disk.barrier().await?;
+    let progress = delete(store, expired).await?;
+    store.metrics.expirations.inc_by(progress);
     Ok(progress > 0 && all)
+}
+
+/// Removes tombstones that no copy needs any more: every in-sync replica has them, the object is gone, and nobody is
+/// being brought up to date, who could still be sent what was deleted.
+async fn collect_tombstones(store: &Store, hand: &mut i64) -> Result<(), NodeError> {
+    let found = store.disk.tombstones_from(*hand, TOMBSTONES).await?;
+    *hand = found.last().filter(|_| found.len() == TOMBSTONES as usize).map_or(0, |(id, ..)| *id);
+    let settled = |partition: u32, version: Version| {
+        let locked = store.partitions.lock(partition);
+        let holds = matches!(locked.replica.role(), Role::Serving | Role::Replica);
+        holds && locked.replica.entry().learners.is_empty() && version <= locked.replica.stable()
+    };
+    let known = found.into_iter().filter(|(_, partition, _)| *partition < store.partitions.count());
+    let rows: Vec<_> =
+        known.filter(|(_, partition, version)| settled(*partition, *version)).map(|(id, _, v)| (id, v)).collect();
+    if !rows.is_empty() {
+        store.disk.remove_rows(rows).await?;
+    }
+    Ok(())
 }
 
 /// Finds what to drop when the disk is over its budget: a clock, whose hand passes over the rows and spares those that
 /// memory holds, since those were used lately. That is the second-chance approximation of LRU (Corbató 1968); exact
 /// order would cost a disk write for every read.
+#[derive(Default)]
 struct Clock {
     hand: i64,
+    /// The same for tombstones.
+    tombstones: i64,
+    /// The next partition whose old idempotency keys are forgotten.
+    keys: u32,
 }
 
 impl Clock {
+    async fn forget_keys(&mut self, store: &Store) -> Result<(), NodeError> {
+        let count = store.partitions.count();
+        for _ in 0..count.div_ceil(KEY_ROUNDS) {
+            while store.disk.forget_keys(self.keys).await? {}
+            self.keys = (self.keys + 1) % count;
+        }
+        Ok(())
+    }
+
     /// Drops values of about `excess` bytes, or a batch of them. Returns whether any could be.
     async fn drop_some(&mut self, store: &Store, excess: u64) -> Result<bool, NodeError> {
         // The first lap spares what is in memory, the second does not.
@@ -105,8 +133,7 @@ impl Clock {
                 }
                 // A whole batch of large values could be all that there is.
                 let mut freed = 0;
-                let mut ids = Vec::new();
-                let mut names = Vec::new();
+                let mut chosen = Vec::new();
                 for (id, name, version, size) in rows {
                     if freed >= excess {
                         break;
@@ -114,22 +141,50 @@ impl Clock {
                     self.hand = id;
                     if !spare || !store.partitions.memory.contains(&name) {
                         freed += size + ROW_BYTES;
-                        ids.push((id, version));
-                        names.push(name);
+                        chosen.push((id, name, version));
                     }
                 }
-                if ids.is_empty() {
-                    continue;
-                }
-                if uploaded_only {
-                    store.metrics.offloads.inc_by(store.disk.offload(ids).await?);
+                let dropped = if uploaded_only {
+                    let rows = chosen.into_iter().map(|(id, _, version)| (id, version)).collect();
+                    let dropped = store.disk.offload(rows).await?;
+                    store.metrics.offloads.inc_by(dropped);
+                    dropped
                 } else {
-                    store.metrics.evictions.inc_by(store.disk.evict(ids).await?);
-                    names.iter().for_each(|name| store.partitions.memory.remove(name));
+                    evict(store, chosen).await?
+                };
+                if dropped > 0 {
+                    return Ok(true);
                 }
-                return Ok(true);
             }
         }
         Ok(false)
     }
+}
+
+/// Deletes keys, on every copy, of those partitions that this node is the primary of. Returns how many.
+async fn evict(store: &Store, rows: Vec<(i64, Bytes, Version)>) -> Result<u64, NodeError> {
+    let count = store.partitions.count();
+    let rows = rows.into_iter().map(|(_, name, version)| (partition_of(&name, count), name, version));
+    let evicted = delete(store, rows.collect()).await?;
+    store.metrics.evictions.inc_by(evicted);
+    // The next look must see what became free, and what is left of small keys is as large as they were.
+    collect_tombstones(store, &mut 0).await?;
+    Ok(evicted)
+}
+
+/// Deletes keys of those partitions that this node is the primary of, unless they have changed. Returns how many, once
+/// the disk has it.
+async fn delete(store: &Store, rows: Vec<(u32, Bytes, Version)>) -> Result<u64, NodeError> {
+    // Together, so that they share the disk's statements.
+    let outcomes: Vec<_> = stream::iter(rows)
+        .filter(|(partition, ..)| std::future::ready(store.partitions.serving_epoch(*partition) > 0))
+        .map(|(partition, name, version)| async move {
+            let name = EntryName::from_bytes(name).map_err(|_| NodeError::Corrupt)?;
+            store.drop_key(partition, name, version).await
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    store.disk.barrier().await?;
+    Ok(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Deleted(_))).count() as u64)
 }

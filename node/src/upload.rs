@@ -16,7 +16,13 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{disk::Row, entry::now_millis, error::NodeError, object::ObjectStore, store::Store};
+use crate::{
+    disk::{IN_DOUBT, Row},
+    entry::now_millis,
+    error::NodeError,
+    object::ObjectStore,
+    store::Store,
+};
 
 /// Rows looked at together, and requests to the object store under way for them.
 const BATCH: u32 = 256;
@@ -28,10 +34,12 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// How often what waits is counted while there is much to do.
 const COUNT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Who waits for which upload.
+/// Who waits for which upload, and what must be looked at before more is uploaded.
 pub struct Uploads {
     /// `None` when nothing is uploaded any more.
     watched: Mutex<Option<HashMap<Bytes, watch::Sender<Version>>>>,
+    /// Partitions that another node may have uploaded keys of.
+    inherited: Mutex<Vec<u32>>,
 }
 
 /// Waits for uploads of one key.
@@ -45,6 +53,15 @@ impl Uploads {
         // Here, since whoever gives up waiting says nothing.
         watched.retain(|_, sender| sender.receiver_count() > 0);
         UploadWatch(watched.entry(name.clone()).or_default().subscribe())
+    }
+
+    /// Notes that another primary may have uploaded keys of the partition without this node having heard of it.
+    pub fn inherit(&self, partition: u32) {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).push(partition);
+    }
+
+    fn take_inherited(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.inherited.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends all waits, for good.
@@ -65,7 +82,7 @@ impl Uploads {
 
 impl Default for Uploads {
     fn default() -> Self {
-        Self { watched: Mutex::new(Some(HashMap::new())) }
+        Self { watched: Mutex::new(Some(HashMap::new())), inherited: Mutex::default() }
     }
 }
 
@@ -113,7 +130,7 @@ async fn upload_all(store: &Store, objects: &ObjectStore) {
 }
 
 async fn count(store: &Store) {
-    match store.disk.backlog().await {
+    match store.disk.backlog(&store.served()).await {
         Ok((pending, oldest)) => {
             store.metrics.uploads_pending.set(pending.cast_signed());
             let age = oldest.map_or(0, |at| now_millis().saturating_sub(at));
@@ -126,7 +143,15 @@ async fn count(store: &Store) {
 
 /// Uploads the oldest rows. Returns how many, or why not all of them.
 async fn upload_some(store: &Store, objects: &ObjectStore) -> Result<usize, NodeError> {
-    let names = store.disk.dirty(&store.served(), BATCH).await?;
+    let served = store.served();
+    let inherited = store.uploads.take_inherited();
+    if !inherited.is_empty()
+        && let Err(error) = store.disk.doubt_uploads(inherited.clone()).await
+    {
+        inherited.into_iter().for_each(|partition| store.uploads.inherit(partition));
+        return Err(error);
+    }
+    let names = store.disk.dirty(&served, BATCH).await?;
     let results: Vec<_> =
         stream::iter(names).map(|name| upload(store, objects, name)).buffer_unordered(CONCURRENCY).collect().await;
     let mut failure = None;
@@ -141,6 +166,7 @@ async fn upload_some(store: &Store, objects: &ObjectStore) -> Result<usize, Node
     if count > 0 {
         store.disk.mark_uploaded(uploaded.clone()).await?;
         store.uploads.tell(&uploaded);
+        store.tell_replicas(&uploaded);
     }
     match failure {
         Some(error) => {
@@ -160,6 +186,10 @@ async fn upload(
     let Some(row) = store.disk.load(name, true).await?.filter(|row| row.dirty) else { return Ok(None) };
     let Row { metadata, object_version, partition, .. } = &row;
     let version = metadata.version;
+    // What is not committed may never be.
+    if version > store.partitions.lock(*partition).replica.committed() {
+        return Ok(None);
+    }
     let has = if row.tombstone {
         Version::NONE
     } else {
@@ -169,7 +199,11 @@ async fn upload(
     };
     if *object_version != Version::NONE && *object_version != has {
         let _timer = store.metrics.object_duration.delete.start_timer();
-        objects.delete(*partition, &row.name, *object_version).await?;
+        if *object_version == IN_DOUBT {
+            objects.delete_others(*partition, &row.name, has).await?;
+        } else {
+            objects.delete(*partition, &row.name, *object_version).await?;
+        }
     }
     Ok(Some((row.name.clone(), version, has)))
 }

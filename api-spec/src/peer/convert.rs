@@ -6,11 +6,14 @@ use super::{Execute, Executed, Failed, List, ListedRow, Response, ResponseKind};
 use crate::{
     error::{ApiError, ErrorCode},
     name::EntryName,
-    operation::{Action, Durability, ListQuery, ListedName, Metadata, Operation, Outcome, Put, Tier},
+    operation::{
+        Action, Consistency, Durability, IdempotencyKey, ListQuery, ListedName, Metadata, Operation, Outcome, Put, Tier,
+    },
     version::{Condition, Version},
 };
 
 const DURABILITIES: [Durability; 4] = [Durability::Memory, Durability::Disk, Durability::Fsync, Durability::Object];
+const TIERS: [Tier; 4] = [Tier::Memory, Tier::Disk, Tier::Object, Tier::Replica];
 
 fn unreadable(what: &str) -> ApiError {
     ApiError::new(ErrorCode::Internal, format!("a peer sent a message without a readable {what}"))
@@ -39,6 +42,8 @@ impl Execute {
             name: operation.name.as_bytes().clone(),
             condition,
             condition_version: version.0,
+            eventual: operation.is_eventual(),
+            idempotency_key: operation.idempotency_key.map_or_else(String::new, |key| key.as_str().to_owned()),
             ..Self::default()
         };
         match operation.action {
@@ -62,7 +67,7 @@ impl Execute {
     /// The operation that the message stands for.
     ///
     /// # Errors
-    /// `internal` or `invalid_key` when it stands for none.
+    /// `internal`, `invalid_key` or `invalid_parameter` when it stands for none.
     pub fn into_operation(self) -> Result<Operation, ApiError> {
         let durability = match self.durability.checked_sub(1) {
             None => None,
@@ -90,6 +95,11 @@ impl Execute {
                 }),
                 3 => Action::Delete { durability },
                 _ => return Err(unreadable("action")),
+            },
+            consistency: if self.eventual { Consistency::Eventual } else { Consistency::Strong },
+            idempotency_key: match self.idempotency_key.as_str() {
+                "" => None,
+                text => Some(IdempotencyKey::parse(text)?),
             },
         })
     }
@@ -122,7 +132,7 @@ impl TryFrom<Executed> for Outcome {
     type Error = ApiError;
 
     fn try_from(message: Executed) -> Result<Self, ApiError> {
-        let tier = Tier::ALL.get(message.tier as usize).copied().ok_or_else(|| unreadable("tier"))?;
+        let tier = TIERS.get(message.tier as usize).copied().ok_or_else(|| unreadable("tier"))?;
         let version = Version(message.version);
         let metadata = Metadata {
             version,
@@ -214,5 +224,45 @@ impl Response {
     /// The answer for a failure.
     pub fn failed(error: ApiError) -> Self {
         Self { kind: Some(ResponseKind::Failed(error.into())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Bucket;
+
+    fn sent(operation: Operation) -> Result<Operation, ApiError> {
+        Execute::new(operation, 7).into_operation()
+    }
+
+    fn of(action: Action) -> Operation {
+        Operation::new(EntryName::new(&Bucket::default(), "k").unwrap(), Condition::None, action)
+    }
+
+    #[test]
+    fn consistency_and_idempotency_key_travel_with_the_operation() {
+        let eventual = Operation { consistency: Consistency::Eventual, ..of(Action::Get) };
+        assert_eq!(sent(eventual).unwrap().consistency, Consistency::Eventual);
+        let plain = sent(of(Action::Get)).unwrap();
+        assert_eq!((plain.consistency, plain.idempotency_key), (Consistency::Strong, None));
+        let key = IdempotencyKey::parse("once").unwrap();
+        let delete = Operation { idempotency_key: Some(key.clone()), ..of(Action::Delete { durability: None }) };
+        assert_eq!(sent(delete).unwrap().idempotency_key, Some(key));
+        let broken = Execute { idempotency_key: "a b".to_owned(), ..Execute::new(of(Action::Get), 7) };
+        assert_eq!(broken.into_operation().unwrap_err().code, ErrorCode::InvalidParameter);
+    }
+
+    #[test]
+    fn every_tier_travels_with_the_outcome() {
+        let metadata =
+            Metadata { version: Version(1), modified_at: 2, expires_at: None, size: 0, content_type: String::new() };
+        for (position, tier) in TIERS.into_iter().enumerate() {
+            assert_eq!(tier as usize, position);
+            let found = Outcome::Found { metadata: metadata.clone(), tier, value: None };
+            let outcome = Outcome::try_from(Executed::from(found)).unwrap();
+            assert!(matches!(outcome, Outcome::Found { tier: t, .. } if t == tier), "{outcome:?}");
+        }
+        assert!(Outcome::try_from(Executed { tier: 4, ..Executed::default() }).is_err());
     }
 }

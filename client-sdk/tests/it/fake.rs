@@ -20,9 +20,12 @@ pub(crate) enum Answer {
     Hang,
 }
 
+/// A request: method and path, and its `Idempotency-Key`.
+type Seen = (String, Option<String>);
+
 pub(crate) struct Fake {
     pub(crate) url: String,
-    seen: Arc<Mutex<Vec<String>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -33,7 +36,7 @@ impl Fake {
     pub(crate) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (seen, answer): (Arc<Mutex<Vec<String>>>, Arc<Handler>) = (Arc::default(), Arc::new(answer));
+        let (seen, answer): (Arc<Mutex<Vec<Seen>>>, Arc<Handler>) = (Arc::default(), Arc::new(answer));
         let remembered = seen.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -46,18 +49,29 @@ impl Fake {
 
     /// Method and path of every request, but those that wait for the next map.
     pub(crate) fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().unwrap().iter().map(|(request, _)| request.clone()).collect()
+    }
+
+    /// The same without questions for the map.
+    pub(crate) fn operations(&self) -> Vec<String> {
+        self.seen().into_iter().filter(|request| request != "GET /ring").collect()
+    }
+
+    /// The idempotency key of every request that has one.
+    pub(crate) fn idempotency_keys(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().filter_map(|(_, key)| key.clone()).collect()
     }
 }
 
 /// One request, one connection.
-async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc<Handler>) {
+async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, answer: Arc<Handler>) {
     let Some(head) = read(&mut stream).await else { return };
     let line = head.lines().next().unwrap();
     let answer = if line.contains("wait=") {
         Answer::Hang
     } else {
-        seen.lock().unwrap().push(line.strip_suffix(" HTTP/1.1").unwrap().to_owned());
+        let key = head.lines().find_map(|line| line.strip_prefix("idempotency-key: ").map(str::to_owned));
+        seen.lock().unwrap().push((line.strip_suffix(" HTTP/1.1").unwrap().to_owned(), key));
         answer(line)
     };
     match answer {
@@ -90,28 +104,37 @@ async fn read(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-pub(crate) fn problem(status: u16, code: ErrorCode) -> Answer {
-    let status = match status {
+pub(crate) fn problem(code: ErrorCode) -> Answer {
+    problem_after(code, 0)
+}
+
+/// A refusal that asks the client to wait.
+pub(crate) fn problem_after(code: ErrorCode, retry_after: u32) -> Answer {
+    let status = match code.status() {
         412 => "412 Precondition Failed",
         421 => "421 Misdirected Request",
         500 => "500 Internal Server Error",
+        507 => "507 Insufficient Storage",
         504 => "504 Gateway Timeout",
         _ => "503 Service Unavailable",
     };
     let code = code.as_str();
     let body = format!(
-        r#"{{"type":"about:blank","title":"t","status":{},"code":"{code}","detail":"d","trace_id":"0"}}"#,
+        r#"{{"type":"about:blank","title":"t","status":{},"code":"{code}","detail":"d","trace_id":"0",
+            "retry_after":{retry_after}}}"#,
         &status[..3]
     );
     Answer::Reply(status, "ETag: \"7\"\r\nContent-Type: application/problem+json\r\n".to_owned(), body)
 }
 
-/// A map of one partition.
-pub(crate) fn ring(epoch: u64, address: &str) -> Answer {
-    let body = format!(
-        r#"{{"cluster_id":1,"epoch":{epoch},"partition_count":1,"hash":"xxh3-64",
-            "partitions":[{{"id":0,"epoch":{epoch},"primary":"n","in_sync":["n"],"learners":[]}}],
-            "nodes":[{{"node_id":"n","incarnation":1,"address":"{address}","peer_address":"127.0.0.1:1"}}]}}"#
-    );
-    Answer::Reply("200 OK", "Content-Type: application/json\r\n".to_owned(), body)
+/// A map of one partition, which all of these nodes hold; the first is the primary.
+pub(crate) fn ring(epoch: u64, addresses: &[&str]) -> Answer {
+    let ids: Vec<String> = (0..addresses.len()).map(|i| format!("n{i}")).collect();
+    let node = |(id, address): (&String, &&str)| serde_json::json!({"node_id": id, "incarnation": 1, "address": address, "peer_address": "127.0.0.1:1"});
+    let nodes: Vec<_> = ids.iter().zip(addresses).map(node).collect();
+    let body = serde_json::json!({
+        "cluster_id": 1, "epoch": epoch, "partition_count": 1, "hash": "xxh3-64", "nodes": nodes,
+        "partitions": [{"id": 0, "epoch": epoch, "primary": ids[0], "in_sync": ids, "learners": []}],
+    });
+    Answer::Reply("200 OK", "Content-Type: application/json\r\n".to_owned(), body.to_string())
 }

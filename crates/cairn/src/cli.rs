@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cairn_api_spec::{ErrorCode, ttl, version::Condition};
+use cairn_server_kit::config::bytes_in;
 use clap::{Args, Parser, Subcommand};
 
 /// A distributed cache: a local cluster, and its keys from the shell
@@ -69,7 +70,13 @@ pub(crate) enum Command {
     /// Show the nodes
     Nodes,
     /// Show how the partitions are spread
-    Ring,
+    Ring {
+        /// Every partition, too
+        #[arg(long)]
+        partitions: bool,
+    },
+    /// Show what is moving between nodes; pause, resume or limit it
+    Rebalance(Rebalance),
 }
 
 const DEV_HELP: &str = "Settings of master and nodes, such as LRU_SIZE or DISK_MAX_BYTES, come from the environment or \
@@ -170,4 +177,20 @@ pub(crate) struct Export {
     /// Values on their way at the same time, 1 to 1024
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) concurrency: u16,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Rebalance {
+    /// Begin no move; what has begun goes on, and lost copies are made nevertheless
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) pause: bool,
+    /// Begin moves again
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Partitions that may be copied at the same time, 1 to 65536
+    #[arg(long, value_name = "N")]
+    pub(crate) max_moves: Option<u32>,
+    /// Most bytes a second that each node copies from others, 0 to 1TiB, such as 20MiB; 0: no limit
+    #[arg(long, value_name = "N", value_parser = bytes_in(0..=1 << 40))]
+    pub(crate) bytes_per_second: Option<u64>,
 }

@@ -5,6 +5,7 @@ mod export;
 mod import;
 mod keys;
 mod progress;
+mod rebalance;
 mod rows;
 mod tables;
 
@@ -25,7 +26,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Import(args) => return import::run(&connect(&cluster).await?, args).await,
         Command::Export(args) => return export::run(&connect(&cluster).await?, args).await,
         Command::Nodes => tables::nodes(&connect(&cluster).await?).await?,
-        Command::Ring => tables::ring(&connect(&cluster).await?).await?,
+        Command::Ring { partitions } => tables::ring(&connect(&cluster).await?, partitions).await?,
+        Command::Rebalance(args) => rebalance::run(&connect(&cluster).await?, &args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

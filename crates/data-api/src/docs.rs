@@ -10,7 +10,7 @@ use cairn_api_spec::{
     ApiError,
     ErrorCode::{self, *},
     error::Problem,
-    operation::Durability,
+    operation::{Consistency, Durability},
 };
 use utoipa::{
     IntoParams, IntoResponses, PartialSchema, ToSchema,
@@ -55,6 +55,15 @@ pub(crate) struct DurabilityQuery {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(crate) struct ConsistencyQuery {
+    /// `strong`, the default, sees every write that was answered before. `eventual` may be answered by any in-sync
+    /// replica: it goes on while the primary is being replaced, and spreads the reads of a hot key.
+    #[param(value_type = Consistency, required = false)]
+    consistency: Consistency,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct TtlQuery {
     /// How long the value lives: whole seconds, or `250ms`, `10s`, `10m`, `1h`, `7d`; above 0, at most ten years. It
     /// goes before `Cache-Control`.
@@ -79,6 +88,15 @@ pub(crate) struct Conditions {
     /// `"1099511627777"`: only when the key does not have this version. `*`: only when it does not exist.
     #[param(rename = "If-None-Match", value_type = String, required = false)]
     if_none_match: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Idempotency {
+    /// 1 to 255 visible ASCII characters, made up for this one write, such as a random UUID. For ten minutes the same
+    /// write sent again under it is not done again, and gets the first one's answer.
+    #[param(rename = "Idempotency-Key", value_type = String, required = false)]
+    idempotency_key: String,
 }
 
 #[derive(IntoParams)]
@@ -110,6 +128,7 @@ impl OpenApiFactory for Schemas {
     fn schemas(&self, schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push((Problem::name().into(), Problem::schema()));
         <Problem as ToSchema>::schemas(schemas);
+        schemas.push((Consistency::name().into(), Consistency::schema()));
         schemas.push((Durability::name().into(), Durability::schema()));
     }
 }
@@ -146,11 +165,14 @@ errors! {
     ReadErrors = [InvalidKey, KeyNotFound, PreconditionFailed, ObjectStoreUnavailable];
     /// How PUT can fail.
     PutErrors = [
-        InvalidKey, InvalidTtl, InvalidBody, PreconditionFailed, ValueTooLarge, UnsupportedMediaType,
+        InvalidKey, InvalidTtl, InvalidBody, PreconditionFailed, ValueTooLarge, UnsupportedMediaType, BelowMinInSync,
         ObjectStoreUnavailable, OutcomeUnknown, StorageFull,
     ];
     /// How DELETE can fail.
-    DeleteErrors = [InvalidKey, KeyNotFound, PreconditionFailed, ObjectStoreUnavailable, OutcomeUnknown, StorageFull];
+    DeleteErrors = [
+        InvalidKey, KeyNotFound, PreconditionFailed, BelowMinInSync, ObjectStoreUnavailable, OutcomeUnknown,
+        StorageFull,
+    ];
     /// How a listing can fail.
     ListErrors = [];
 }

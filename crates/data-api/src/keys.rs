@@ -12,8 +12,8 @@ use cairn_api_spec::{
 use crate::{
     Reply, Shared,
     docs::{
-        Binary, BucketQuery, CacheControl, Conditions, DeleteErrors, DurabilityQuery, KeyPath, PutErrors, ReadErrors,
-        TtlQuery,
+        Binary, BucketQuery, CacheControl, Conditions, ConsistencyQuery, DeleteErrors, DurabilityQuery, Idempotency,
+        KeyPath, PutErrors, ReadErrors, TtlQuery,
     },
     metrics::{End, Kind},
     reply,
@@ -24,11 +24,12 @@ use crate::{
 /// Read a value
 ///
 /// The value as it was stored, with its `Content-Type`. Every reply has the key's version as `ETag`; with
-/// `If-None-Match` a value that the client already has is not sent again.
+/// `If-None-Match` a value that the client already has is not sent again. With `consistency=eventual` any in-sync
+/// replica may answer, and the value may be stale.
 #[utoipa::path(
     operation_id = "get_key",
     tag = "keys",
-    params(KeyPath, BucketQuery, Conditions),
+    params(KeyPath, BucketQuery, ConsistencyQuery, Conditions),
     responses(
         (
             status = 200, description = "The value.", body = inline(Binary), content_type = "application/octet-stream",
@@ -40,7 +41,8 @@ use crate::{
                 ("Cache-Control" = String, description = "`max-age=` with the value's whole lifetime in seconds; \
                     absent when it does not expire."),
                 ("Cache-Status" = String, description = "Which node and which tier answered, and the seconds that are \
-                    left (RFC 9211): `node-1; hit; ttl=30; detail=memory`."),
+                    left (RFC 9211): `node-1; hit; ttl=30; detail=memory`. With `detail=replica` the value may be \
+                    stale."),
                 ("X-Content-Type-Options" = String, description = "`nosniff`."),
             ),
         ),
@@ -63,7 +65,7 @@ pub(crate) async fn get_key(request: HttpRequest, shared: Data<Shared>) -> HttpR
 #[utoipa::path(
     operation_id = "head_key",
     tag = "keys",
-    params(KeyPath, BucketQuery, Conditions),
+    params(KeyPath, BucketQuery, ConsistencyQuery, Conditions),
     responses(
         (
             status = 200, description = "The key exists.",
@@ -76,7 +78,8 @@ pub(crate) async fn get_key(request: HttpRequest, shared: Data<Shared>) -> HttpR
                 ("Cache-Control" = String, description = "`max-age=` with the value's whole lifetime in seconds; \
                     absent when it does not expire."),
                 ("Cache-Status" = String, description = "Which node and which tier answered, and the seconds that are \
-                    left (RFC 9211): `node-1; hit; ttl=30; detail=memory`."),
+                    left (RFC 9211): `node-1; hit; ttl=30; detail=memory`. With `detail=replica` the value may be \
+                    stale."),
             ),
         ),
         (
@@ -96,11 +99,12 @@ pub(crate) async fn head_key(request: HttpRequest, shared: Data<Shared>) -> Http
 ///
 /// The body is the value. The `Content-Type` that it is sent with, at most 255 bytes, is stored and given back.
 /// `If-None-Match: *` stores only what is not there, which together with a time to live makes a lock; `If-Match`
-/// changes only the version that the client knows. A reply of 503 or 504 leaves open whether the value was stored.
+/// changes only the version that the client knows. A reply of 504 leaves open whether the value was stored: with an
+/// `Idempotency-Key` the same request may be sent again.
 #[utoipa::path(
     operation_id = "put_key",
     tag = "keys",
-    params(KeyPath, BucketQuery, TtlQuery, DurabilityQuery, Conditions, CacheControl),
+    params(KeyPath, BucketQuery, TtlQuery, DurabilityQuery, Conditions, CacheControl, Idempotency),
     request_body(
         content = inline(Binary), content_type = "application/octet-stream",
         description = "The value. Any `Content-Type` is taken; `Content-Encoding` is not.",
@@ -128,7 +132,7 @@ pub(crate) async fn put_key(request: HttpRequest, shared: Data<Shared>, payload:
 #[utoipa::path(
     operation_id = "delete_key",
     tag = "keys",
-    params(KeyPath, BucketQuery, DurabilityQuery, Conditions),
+    params(KeyPath, BucketQuery, DurabilityQuery, Conditions, Idempotency),
     responses(
         (
             status = 204, description = "The key was removed.",
@@ -143,9 +147,9 @@ pub(crate) async fn delete_key(request: HttpRequest, shared: Data<Shared>) -> Ht
 }
 
 async fn read(request: &HttpRequest, shared: &Shared, action: Action) -> Result<Reply, ApiError> {
-    let query = Query::parse(request, &["bucket"])?;
-    let operation =
-        Operation { name: request::name(request, &query)?, condition: request::condition(request)?, action };
+    let query = Query::parse(request, &["bucket", "consistency"])?;
+    let mut operation = Operation::new(request::name(request, &query)?, request::condition(request)?, action);
+    operation.consistency = query.consistency()?;
     shared.api.execute(operation).await
 }
 
@@ -158,21 +162,19 @@ async fn put(request: &HttpRequest, shared: &Shared, payload: Payload) -> Result
         ttl: request::ttl(request, &query)?,
         durability: query.durability()?,
     };
-    let operation = Operation {
-        name: request::name(request, &query)?,
-        condition: request::condition(request)?,
-        action: Action::Put(put),
-    };
+    let operation = write(request, &query, Action::Put(put))?;
     let declared = request::declared_length(request);
     reply::put(upload::put_body(&*shared.api, operation, payload, declared).await?.outcome)
 }
 
 async fn delete(request: &HttpRequest, shared: &Shared) -> Result<(End, HttpResponse), ApiError> {
     let query = Query::parse(request, &["bucket", "durability"])?;
-    let operation = Operation {
-        name: request::name(request, &query)?,
-        condition: request::condition(request)?,
-        action: Action::Delete { durability: query.durability()? },
-    };
+    let operation = write(request, &query, Action::Delete { durability: query.durability()? })?;
     reply::delete(&shared.api.execute(operation).await?.outcome)
+}
+
+fn write(request: &HttpRequest, query: &Query<'_>, action: Action) -> Result<Operation, ApiError> {
+    let mut operation = Operation::new(request::name(request, query)?, request::condition(request)?, action);
+    operation.idempotency_key = request::idempotency_key(request)?;
+    Ok(operation)
 }

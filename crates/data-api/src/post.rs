@@ -21,7 +21,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     Shared,
-    docs::{BucketQuery, Conditions, DurabilityQuery, PutErrors},
+    docs::{BucketQuery, Conditions, DurabilityQuery, Idempotency, PutErrors},
     list::timestamp,
     metrics::{End, Kind},
     reply,
@@ -40,7 +40,7 @@ const MAX_DETAIL_CHARS: usize = 400;
 #[utoipa::path(
     operation_id = "post_key",
     tag = "keys",
-    params(BucketQuery, DurabilityQuery, Conditions),
+    params(BucketQuery, DurabilityQuery, Conditions, Idempotency),
     request_body(content = PostKey, description = "The key, its value, and how long it lives."),
     responses(
         (
@@ -67,6 +67,7 @@ async fn post(request: &HttpRequest, shared: &Shared, mut payload: Payload) -> R
     let bucket = query.bucket()?;
     let durability = query.durability()?;
     let condition = request::condition(request)?;
+    let idempotency_key = request::idempotency_key(request)?;
     request::require_json(request)?;
     request::refuse_content_encoding(request)?;
 
@@ -80,7 +81,7 @@ async fn post(request: &HttpRequest, shared: &Shared, mut payload: Payload) -> R
     let (value, natural_type) = value_of(body.value, body.value_base64, &document)?;
     let content_type = request::check_content_type(body.content_type.unwrap_or_else(|| natural_type.to_owned()))?;
     let put = Put { value: Bytes::new(), content_type, ttl, durability };
-    let operation = Operation { name: name.clone(), condition, action: Action::Put(put) };
+    let operation = Operation { idempotency_key, ..Operation::new(name.clone(), condition, Action::Put(put)) };
     let (created, metadata) = reply::stored(upload::put_bytes(&*shared.api, operation, value).await?.outcome)?;
     Ok((End::Stored, render(&name, created, &metadata)))
 }

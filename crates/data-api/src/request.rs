@@ -7,9 +7,15 @@ use actix_web::{
     HttpMessage, HttpRequest,
     http::header::{self, HeaderName},
 };
-use cairn_api_spec::{ApiError, Bucket, EntryName, ErrorCode, operation::Durability, ttl, version::Condition};
+use cairn_api_spec::{
+    ApiError, Bucket, EntryName, ErrorCode,
+    operation::{Consistency, Durability, IdempotencyKey},
+    ttl,
+    version::Condition,
+};
 
 const PREFIX: &str = "/keys/";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_CONTENT_TYPE_BYTES: usize = 255;
 /// More than this of a client's own words is not repeated in an error.
 const MAX_QUOTED_CHARS: usize = 64;
@@ -32,6 +38,10 @@ pub(crate) fn name(request: &HttpRequest, query: &Query<'_>) -> Result<EntryName
 
 pub(crate) fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
     Condition::parse(single(request, &header::IF_MATCH)?, single(request, &header::IF_NONE_MATCH)?)
+}
+
+pub(crate) fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
+    single(request, &IDEMPOTENCY_KEY)?.map(IdempotencyKey::parse).transpose()
 }
 
 /// The type to store, empty when there is none.
@@ -131,6 +141,17 @@ impl<'a> Query<'a> {
 
     pub(crate) fn bucket(&self) -> Result<Bucket, ApiError> {
         self.get("bucket").map_or_else(|| Ok(Bucket::default()), Bucket::parse)
+    }
+
+    pub(crate) fn consistency(&self) -> Result<Consistency, ApiError> {
+        match self.get("consistency") {
+            None | Some("strong") => Ok(Consistency::Strong),
+            Some("eventual") => Ok(Consistency::Eventual),
+            Some(text) => {
+                let text = quoted(text);
+                Err(invalid(format!("consistency {text} is not known; it is strong or eventual")))
+            }
+        }
     }
 
     pub(crate) fn durability(&self) -> Result<Option<Durability>, ApiError> {

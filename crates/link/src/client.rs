@@ -123,7 +123,11 @@ impl Client {
         let address = || self.shared.address.clone();
         let connection = match self.live() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            // Many may wait for one connection, and none of them longer than its deadline.
+            None => tokio::time::timeout(deadline, self.connect())
+                .await
+                .map_err(|late| CallError::Unreachable { address: address(), source: late.into() })
+                .flatten()?,
         };
         let answer = self.send(&connection.state, request, deadline)?;
         let Ok(frame) = answer.await else {

@@ -1,4 +1,4 @@
-//! The ring's proposal, with bounded loads and without needless moves.
+//! The ring's proposal, with bounded loads, spread over zones, and without needless moves.
 //!
 //! A copy that has no holder goes to the first node on its way around the ring that still has room: consistent hashing
 //! with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016). A plain ring cannot do: 256 partitions on 3 nodes
@@ -9,15 +9,16 @@
 //! as well, a copy stays where it is while both ends are within their bounds, and a join or a leave moves no more than
 //! its share. Applied to its own result, the proposal is that result: nothing moves forever.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, collections::HashMap};
 
-use consistent_hash_ring::{Ring, RingBuilder};
+use consistent_hash_ring::Ring;
 use xxhash_rust::xxh3::{Xxh3DefaultBuilder, xxh3_64_with_seed};
 
-/// How far a node's share of the copies may stand from its weighted average.
-const TOLERANCE: f64 = 0.05;
-/// The most points on a ring: building one takes time with their square, and the bounds do the balancing.
-const MAX_POINTS: f64 = 16_384.0;
+mod places;
+mod primaries;
+mod shares;
+
+use shares::{Bounds, shares};
 
 /// A node that may hold partitions.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Candidate {
     pub node_id: String,
     /// Its share next to other nodes; one that is not above zero takes no part.
     pub weight: f64,
+    /// The failure zone that it stands in; without one it stands alone.
+    pub zone: Option<String>,
     /// Whether it may be given copies that it does not hold yet. A silent node keeps what it has and gets nothing.
     pub accepts: bool,
 }
@@ -35,9 +38,12 @@ pub struct Candidate {
 ///
 /// `vnodes` is the number of points that a node of average weight has on the ring; all together have at most 16,384.
 ///
-/// `current` has one list for each partition: the holders now, or those that are on their way to hold it. The answer
-/// depends on nothing else, in particular not on the order of `candidates`. A partition that no accepting node can
-/// take keeps the holders that it has, which may be none.
+/// `current` has one list for each partition: the holders now, or those that are on their way to hold it, the primary
+/// first. The answer depends on nothing else, in particular not on the order of `candidates`. A partition that no
+/// accepting node can take keeps the holders that it has, which may be none.
+///
+/// The zones of a partition's copies differ as far as there are zones, whatever that does to the loads: a node that is
+/// alone in the second of two zones gets a copy of everything.
 pub fn desired(
     candidates: &[Candidate],
     vnodes: u32,
@@ -46,17 +52,18 @@ pub fn desired(
 ) -> Vec<Vec<String>> {
     let mut plan = Plan::new(candidates, vnodes, current, replication_factor);
     plan.fill();
-    plan.shed();
-    plan.steal();
+    // Every move makes zones less crowded, or without crowding one puts a load nearer to its bounds: this ends.
+    while plan.spread() | plan.shed() | plan.steal() {}
+    plan.share_primaries();
     plan.into_holders()
 }
 
 struct Node<'a> {
     candidate: &'a Candidate,
+    zone: usize,
     load: usize,
-    lower: usize,
-    average: usize,
-    upper: usize,
+    bounds: Bounds,
+    primaries: Bounds,
 }
 
 struct Plan<'a> {
@@ -75,13 +82,23 @@ impl<'a> Plan<'a> {
         candidates.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         candidates.dedup_by(|a, b| a.node_id == b.node_id);
         let copies = replication_factor.min(candidates.len());
-        let weights: f64 = candidates.iter().map(|c| c.weight).sum();
-        let nodes = candidates
-            .into_iter()
-            .map(|candidate| Node::new(candidate, current.len(), copies, candidate.weight / weights))
-            .collect();
-        let mut plan =
-            Self { nodes, ring: OnceCell::new(), vnodes, holders: Vec::with_capacity(current.len()), copies };
+        let zones = zones(&candidates);
+        let weights: Vec<f64> = candidates.iter().map(|candidate| candidate.weight).collect();
+        let shares = shares(&weights, &zones, current.len(), copies);
+        let nodes = candidates.into_iter().zip(zones).zip(shares).map(|((candidate, zone), share)| Node {
+            candidate,
+            zone,
+            load: 0,
+            bounds: Bounds::around(share),
+            primaries: Bounds::around(share / copies as f64),
+        });
+        let mut plan = Self {
+            nodes: nodes.collect(),
+            ring: OnceCell::new(),
+            vnodes,
+            holders: Vec::with_capacity(current.len()),
+            copies,
+        };
         for ids in current {
             plan.keep(ids);
         }
@@ -104,52 +121,88 @@ impl<'a> Plan<'a> {
     fn fill(&mut self) {
         for partition in 0..self.holders.len() {
             while self.holders[partition].len() < self.copies {
-                let Some(node) = self.room(partition).or_else(|| self.walk(partition, |_| true)) else { break };
+                let Some(node) = self.place(partition, self.copies) else { break };
                 self.holders[partition].push(node);
                 self.nodes[node].load += 1;
             }
         }
     }
 
+    /// Takes copies out of zones that hold several of a partition, while another zone has fewer.
+    fn spread(&mut self) -> bool {
+        let mut changed = false;
+        for partition in 0..self.holders.len() {
+            while let Some((from, to)) = self.less_crowded(partition) {
+                self.replace(partition, from, to);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// A holder of the most crowded zone, and a node of a zone that would be less crowded with it.
+    fn less_crowded(&self, partition: usize) -> Option<(usize, usize)> {
+        let crowd = |node: usize| self.crowd(partition, self.nodes[node].zone);
+        let surplus = |node: usize| self.nodes[node].load as f64 - self.nodes[node].bounds.average as f64;
+        let most = self.holders[partition]
+            .iter()
+            .copied()
+            .max_by(|a, b| crowd(*a).cmp(&crowd(*b)).then(surplus(*a).total_cmp(&surplus(*b))))?;
+        let least = crowd(most).checked_sub(2)?;
+        Some((most, self.place(partition, least)?))
+    }
+
     /// Takes from nodes above their bound what others have room for.
-    fn shed(&mut self) {
+    fn shed(&mut self) -> bool {
+        let mut changed = false;
         for node in 0..self.nodes.len() {
-            if self.nodes[node].load <= self.nodes[node].upper {
+            if self.nodes[node].load <= self.nodes[node].bounds.upper {
                 continue;
             }
             for partition in self.by_affinity(node) {
-                if self.nodes[node].load <= self.nodes[node].upper {
+                if self.nodes[node].load <= self.nodes[node].bounds.upper {
                     break;
                 }
                 if self.holders[partition].contains(&node)
-                    && let Some(to) = self.room(partition)
+                    && let Some(to) = self.room_instead_of(partition, node)
                 {
                     self.replace(partition, node, to);
+                    changed = true;
                 }
             }
         }
+        changed
     }
 
     /// Gives nodes below their bound a part of what others have, from those above their average first.
-    fn steal(&mut self) {
+    fn steal(&mut self) -> bool {
+        let mut changed = false;
         for node in 0..self.nodes.len() {
-            if !self.nodes[node].candidate.accepts || self.nodes[node].load >= self.nodes[node].lower {
+            let lower = self.nodes[node].bounds.lower;
+            if !self.nodes[node].candidate.accepts || self.nodes[node].load >= lower {
                 continue;
             }
             let partitions = self.by_affinity(node);
-            for spared in [|donor: &Node<'_>| donor.average, |donor: &Node<'_>| donor.lower] {
+            for spared in [|donor: &Node<'_>| donor.bounds.average, |donor: &Node<'_>| donor.bounds.lower] {
                 for &partition in &partitions {
-                    if self.nodes[node].load >= self.nodes[node].lower {
+                    if self.nodes[node].load >= lower {
                         break;
                     }
                     let holders = &self.holders[partition];
-                    let donor = holders.iter().rev().copied().find(|h| self.nodes[*h].load > spared(&self.nodes[*h]));
-                    if let Some(donor) = donor.filter(|_| !holders.contains(&node)) {
+                    let gives = |donor: &usize| {
+                        self.nodes[*donor].load > spared(&self.nodes[*donor])
+                            && self.may_replace(partition, *donor, node)
+                    };
+                    if !holders.contains(&node)
+                        && let Some(donor) = holders.iter().rev().copied().find(gives)
+                    {
                         self.replace(partition, donor, node);
+                        changed = true;
                     }
                 }
             }
         }
+        changed
     }
 
     fn replace(&mut self, partition: usize, from: usize, to: usize) {
@@ -160,34 +213,15 @@ impl<'a> Plan<'a> {
         self.nodes[to].load += 1;
     }
 
-    /// The next node on the ring that is within its bounds with one copy more, those that lack copies first.
-    fn room(&self, partition: usize) -> Option<usize> {
-        self.walk(partition, |node| node.load < node.lower)
-            .or_else(|| self.walk(partition, |node| node.load < node.upper))
+    /// How many copies of the partition stand in the zone.
+    fn crowd(&self, partition: usize, zone: usize) -> usize {
+        self.holders[partition].iter().filter(|holder| self.nodes[**holder].zone == zone).count()
     }
 
-    fn walk(&self, partition: usize, fits: impl Fn(&Node<'_>) -> bool) -> Option<usize> {
-        // The ring is not asked when no node fits: a walk around it costs far more than this look.
-        let takes = |node: &Node<'_>| node.candidate.accepts && fits(node);
-        if !self.nodes.iter().any(takes) {
-            return None;
-        }
-        self.ring
-            .get_or_init(|| self.build_ring())
-            .replicas(partition)
-            .filter_map(|id| self.index(id))
-            .find(|node| takes(&self.nodes[*node]) && !self.holders[partition].contains(node))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "nodes are far below 2^52")]
-    fn build_ring(&self) -> Ring<&'a str, Xxh3DefaultBuilder> {
-        let weights: f64 = self.nodes.iter().map(|node| node.candidate.weight).sum();
-        let all_points = (f64::from(self.vnodes) * self.nodes.len() as f64).min(MAX_POINTS);
-        let point = |node: &Node<'a>| {
-            let candidate = node.candidate;
-            (candidate.node_id.as_str(), points(all_points * candidate.weight / weights))
-        };
-        RingBuilder::new(Xxh3DefaultBuilder::new()).weighted_nodes_iter(self.nodes.iter().map(point)).build()
+    /// Whether the partition's copies stand no closer together with `to` in the place of `from`.
+    fn may_replace(&self, partition: usize, from: usize, to: usize) -> bool {
+        let (from, to) = (self.nodes[from].zone, self.nodes[to].zone);
+        from == to || self.crowd(partition, to) < self.crowd(partition, from)
     }
 
     /// All partitions in an order that is this node's own, so that what it sheds or takes is spread evenly.
@@ -208,27 +242,27 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl<'a> Node<'a> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "copies are far below 2^52 and shares are not negative"
-    )]
-    fn new(candidate: &'a Candidate, partitions: usize, copies: usize, share: f64) -> Self {
-        let average = ((partitions * copies) as f64 * share).min(partitions as f64);
-        Self {
-            candidate,
-            load: 0,
-            lower: average.floor().min((average * (1.0 - TOLERANCE)).ceil()) as usize,
-            average: average.ceil() as usize,
-            upper: average.ceil().max((average * (1.0 + TOLERANCE)).floor()) as usize,
-        }
+impl Node<'_> {
+    /// Its load next to its share.
+    #[expect(clippy::cast_precision_loss, reason = "copies are far below 2^52")]
+    fn fullness(&self) -> f64 {
+        (self.load + 1) as f64 / self.bounds.average.max(1) as f64
     }
 }
 
-/// A node's points on the ring. Never none: the ring's walk would not end.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and MAX_POINTS")]
-fn points(share: f64) -> usize {
-    (share.round() as usize).max(1)
+/// The zone of every candidate, as a number. One without a zone stands in one of its own.
+fn zones(candidates: &[&Candidate]) -> Vec<usize> {
+    let mut numbers = HashMap::new();
+    let mut count = 0;
+    let mut next = || {
+        count += 1;
+        count - 1
+    };
+    candidates
+        .iter()
+        .map(|candidate| match &candidate.zone {
+            Some(zone) => *numbers.entry(zone).or_insert_with(&mut next),
+            None => next(),
+        })
+        .collect()
 }

@@ -1,28 +1,48 @@
-//! The legal transitions of a partition's map entry. Each raises its epoch by one.
+//! The legal transitions of a partition's map entry that the master takes by itself. Each raises its epoch by one.
+//! Those that a primary asks for stand in [`mod@crate::change`].
 //!
-//! | from | to | when |
-//! |---|---|---|
-//! | no primary | primary | a node is there to take it |
-//! | primary | primary + learner | another node should hold it, and both are alive |
-//! | primary + learner | primary | the learner is no longer wanted, or does not answer: writes wait for its word |
-//! | primary + learner | learner is primary | the learner says that it has everything ([`promote`]) |
-//! | primary | another primary | every in-sync copy is lost: removed by force, or its data are gone |
+//! In this order, the first that is due:
 //!
-//! What is absent matters most: a silent primary keeps its partitions, because its disk holds acknowledged writes.
+//! | when | reason |
+//! |---|---|
+//! | there is no primary, and a node can take it | assigned |
+//! | the primary is gone, and an in-sync replica answers | promoted |
+//! | the primary or the last in-sync replica was restarted, and nobody else has the data | resumed |
+//! | every in-sync copy is lost: removed by force, or its data are gone | reassigned |
+//! | an in-sync replica is gone, was restarted or lost its data | replica lost |
+//! | a learner is no longer wanted, or does not answer: writes wait for its word | learner dropped |
+//! | a replica is about to stop | released |
+//! | the primary is about to stop, and a replica can take over | successor named |
+//! | a node should hold the partition and does not | learner added |
+//! | everyone wanted is in sync, and another one should be the primary | successor named |
+//! | the named successor no longer is the right one | successor withdrawn |
+//! | everyone wanted is in sync and answers, and there are others | released |
+//!
+//! What is absent matters most. A primary that is merely silent keeps its partition. A copy that may come back with its
+//! data is waited for, while no other copy has all that was acknowledged. No step takes the last in-sync copy away.
 
 use cairn_api_spec::cluster::Partition;
 
-/// What is known of a node as the holder of one partition.
+use crate::reason::Reason;
+
+/// What is known of a node as a holder of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Heard of lately, with the data that it had when it became a holder.
+    /// Heard of lately: the process that the entry speaks of, or that it could speak of.
     Alive,
-    /// Registered, with its data as far as anyone knows, but not heard of lately.
+    /// Not heard of lately.
     Silent,
+    /// Not heard of for so long that it counts as crashed. Its data may come back.
+    Gone,
+    /// Heard of lately, with its data, but started anew: it is in sync with nothing.
+    Restarted {
+        /// It has been there for longer than anything that it had promised before holds.
+        settled: bool,
+    },
+    /// Registered with other data.
+    DataLost,
     /// No longer registered.
     Removed,
-    /// Registered with another incarnation than the one that became a holder.
-    DataLost,
 }
 
 impl Holder {
@@ -31,36 +51,17 @@ impl Holder {
     }
 }
 
-/// Why an entry changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// It had no primary yet.
-    Assigned,
-    /// A node begins to learn it.
-    LearnerAdded,
-    /// A learner is given up.
-    LearnerDropped,
-    /// A learner became the primary.
-    Promoted,
-    /// Every in-sync copy was lost.
-    Reassigned,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Assigned, Self::LearnerAdded, Self::LearnerDropped, Self::Promoted, Self::Reassigned];
-
-    /// The reason in `snake_case`, for logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Assigned => "assigned",
-            Self::LearnerAdded => "learner_added",
-            Self::LearnerDropped => "learner_dropped",
-            Self::Promoted => "promoted",
-            Self::Reassigned => "reassigned",
-        }
-    }
+/// How a node stands towards one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What is known of it as a holder.
+    pub holder: Holder,
+    /// The session that it is registered with.
+    pub session: u64,
+    /// It answers, stays, and may be given more.
+    pub accepts: bool,
+    /// It is about to stop, and will come back with its data.
+    pub leaving: bool,
 }
 
 /// The entry to store next.
@@ -72,54 +73,198 @@ pub struct Step {
     pub reason: Reason,
 }
 
-/// The next step of an entry towards its `desired` holders, or `None` while there is none to take.
-pub fn next_step(current: &Partition, desired: &[String], holder: &dyn Fn(&str) -> Holder) -> Option<Step> {
-    let Some(primary) = &current.primary else { return assign(current, desired, holder, Reason::Assigned) };
-    if holder(primary).is_lost() {
-        let survives = current.in_sync.iter().any(|node| !holder(node).is_lost());
-        return if survives { None } else { assign(current, desired, holder, Reason::Reassigned) };
+/// What the next step of an entry depends on besides the entry.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The nodes that should hold the partition, the primary first.
+    pub desired: &'a [String],
+    /// In-sync copies that have a write before it is acknowledged; `None` when every one of them has it.
+    pub write_quorum: Option<usize>,
+    /// Whether nodes may begin to learn it now.
+    pub may_copy: bool,
+    /// How a node stands towards the partition.
+    pub standing: &'a dyn Fn(&str) -> Standing,
+}
+
+/// The next step of an entry towards its desired holders, or `None` while there is none to take.
+pub fn next_step(current: &Partition, view: View<'_>) -> Option<Step> {
+    let Some(primary) = &current.primary else { return view.begin_anew(current, Reason::Assigned) };
+    match view.holder(primary) {
+        // Whatever its replicas do: it may have what they lack, or they what it lost, and it may be back in a moment.
+        Holder::Silent => None,
+        Holder::Alive => view
+            .lose_replicas(current, primary)
+            .or_else(|| view.drop_learners(current))
+            .or_else(|| view.release_leaving(current, primary))
+            .or_else(|| view.name_successor(current, view.successor_of_leaving(current, primary)?))
+            .or_else(|| view.add_learners(current))
+            .or_else(|| view.settle_successor(current, primary))
+            .or_else(|| view.release_surplus(current, primary)),
+        _ => view.replace_primary(current, primary),
     }
-    let given_up = |node: &&String| !desired.contains(node) || holder(node) != Holder::Alive;
-    if let Some(learner) = current.learners.iter().find(given_up) {
+}
+
+impl View<'_> {
+    fn holder(&self, node: &str) -> Holder {
+        (self.standing)(node).holder
+    }
+
+    fn is_alive(&self, node: &str) -> bool {
+        self.holder(node) == Holder::Alive
+    }
+
+    /// It holds the partition in sync, answers, and may be given more.
+    fn can_lead(&self, node: &str) -> bool {
+        let standing = (self.standing)(node);
+        standing.holder == Holder::Alive && standing.accepts
+    }
+
+    fn begin_anew(&self, current: &Partition, reason: Reason) -> Option<Step> {
+        let primary = self.desired.iter().find(|node| (self.standing)(node).accepts)?;
         let mut next = following(current);
-        next.learners.retain(|node| node != learner);
-        return Some(Step { next, reason: Reason::LearnerDropped });
+        next.generation = next.epoch;
+        self.lead(&mut next, primary, vec![primary.clone()]);
+        Some(Step { next, reason })
     }
-    if holder(primary) != Holder::Alive || !current.learners.is_empty() {
-        return None;
+
+    /// Another in-sync copy takes over, or the same goes on, or all waits, or nothing is left to wait for.
+    fn replace_primary(&self, current: &Partition, primary: &str) -> Option<Step> {
+        let left = current.in_sync.iter().filter(|node| !self.holder(node).is_lost()).count();
+        if left == 0 {
+            return self.begin_anew(current, Reason::Reassigned);
+        }
+        // So many copies that every acknowledged write is on one of them; without any hope of them, those that are left.
+        let quorum = self.write_quorum.unwrap_or(usize::MAX);
+        let needed = (current.in_sync.len() + 1).saturating_sub(quorum).clamp(1, left);
+        let alive = self.in_order(current, |holder| holder == Holder::Alive);
+        if alive.len() >= needed {
+            return Some(self.led_by_first(current, alive, Reason::Promoted));
+        }
+        if matches!(self.holder(primary), Holder::Restarted { .. }) {
+            return Some(self.led_by_first(current, vec![primary.to_owned()], Reason::Resumed));
+        }
+        let mut back =
+            self.in_order(current, |holder| matches!(holder, Holder::Alive | Holder::Restarted { settled: true }));
+        back.truncate(needed);
+        (back.len() == needed).then(|| self.led_by_first(current, back, Reason::Resumed))
     }
-    let missing = |node: &&String| !current.in_sync.contains(node) && holder(node) == Holder::Alive;
-    let learner = desired.iter().find(missing)?;
-    let mut next = following(current);
-    next.learners.push(learner.clone());
-    Some(Step { next, reason: Reason::LearnerAdded })
+
+    /// The in-sync nodes of a kind, the best primary first: one that stays, one that is to be it in the end.
+    fn in_order(&self, current: &Partition, kind: impl Fn(Holder) -> bool) -> Vec<String> {
+        let mut nodes: Vec<String> = current.in_sync.iter().filter(|node| kind(self.holder(node))).cloned().collect();
+        let place = |node: &String| self.desired.iter().position(|d| d == node).unwrap_or(self.desired.len());
+        nodes.sort_by_key(|node| (!(self.standing)(node).accepts, place(node)));
+        nodes
+    }
+
+    fn led_by_first(&self, current: &Partition, in_sync: Vec<String>, reason: Reason) -> Step {
+        let mut next = following(current);
+        if let Some(primary) = in_sync.first().cloned() {
+            self.lead(&mut next, &primary, in_sync);
+        }
+        Step { next, reason }
+    }
+
+    /// Puts a primary and its in-sync set in the place of those that were, each with its session of now.
+    fn lead(&self, next: &mut Partition, primary: &str, in_sync: Vec<String>) {
+        next.primary = Some(primary.to_owned());
+        next.sessions = in_sync.iter().map(|node| (node.clone(), (self.standing)(node).session)).collect();
+        next.in_sync = in_sync;
+        next.learners.clear();
+        next.successor = None;
+    }
+
+    fn lose_replicas(&self, current: &Partition, primary: &str) -> Option<Step> {
+        let lost = |node: &str| node != primary && !matches!(self.holder(node), Holder::Alive | Holder::Silent);
+        without(current, &current.in_sync, lost, Reason::ReplicaLost)
+    }
+
+    fn drop_learners(&self, current: &Partition) -> Option<Step> {
+        let given_up = |node: &str| {
+            !self.is_alive(node) || (self.standing)(node).leaving || !self.desired.iter().any(|d| d == node)
+        };
+        without(current, &current.learners, given_up, Reason::LearnerDropped)
+    }
+
+    fn release_leaving(&self, current: &Partition, primary: &str) -> Option<Step> {
+        let leaves = |node: &str| node != primary && (self.standing)(node).leaving;
+        without(current, &current.in_sync, leaves, Reason::Released)
+    }
+
+    fn successor_of_leaving(&self, current: &Partition, primary: &str) -> Option<String> {
+        if !(self.standing)(primary).leaving {
+            return None;
+        }
+        self.in_order(current, |holder| holder == Holder::Alive).into_iter().find(|node| self.can_lead(node))
+    }
+
+    fn name_successor(&self, current: &Partition, successor: String) -> Option<Step> {
+        if current.successor.as_ref() == Some(&successor) {
+            return None;
+        }
+        let next = Partition { successor: Some(successor), ..following(current) };
+        Some(Step { next, reason: Reason::SuccessorNamed })
+    }
+
+    fn add_learners(&self, current: &Partition) -> Option<Step> {
+        let mut next = following(current);
+        let has = |node: &String| current.in_sync.contains(node) || current.learners.contains(node);
+        let missing = |node: &&String| self.may_copy && !has(node) && (self.standing)(node).accepts;
+        for node in self.desired.iter().filter(missing) {
+            next.learners.push(node.clone());
+            next.sessions.insert(node.clone(), (self.standing)(node).session);
+        }
+        (next.learners.len() > current.learners.len()).then_some(Step { next, reason: Reason::LearnerAdded })
+    }
+
+    /// Names the desired primary once everyone else is in sync, so that nothing is copied from two primaries.
+    fn settle_successor(&self, current: &Partition, primary: &str) -> Option<Step> {
+        let in_sync = |node: &&String| current.in_sync.contains(*node) && self.can_lead(node);
+        let wanted = match self.successor_of_leaving(current, primary) {
+            Some(successor) => Some(successor),
+            None => self.desired.first().filter(|node| *node != primary).filter(in_sync).cloned(),
+        };
+        match wanted {
+            Some(successor) if current.learners.is_empty() => self.name_successor(current, successor),
+            wanted if wanted == current.successor => None,
+            _ if current.successor.is_none() => None,
+            _ => {
+                let next = Partition { successor: None, ..following(current) };
+                Some(Step { next, reason: Reason::SuccessorWithdrawn })
+            }
+        }
+    }
+
+    fn release_surplus(&self, current: &Partition, primary: &str) -> Option<Step> {
+        let holds = |node: &String| current.in_sync.contains(node) && self.is_alive(node);
+        if self.desired.is_empty() || !self.desired.iter().all(holds) {
+            return None;
+        }
+        let surplus = |node: &str| node != primary && !self.desired.iter().any(|d| d == node);
+        without(current, &current.in_sync, surplus, Reason::Released)
+    }
 }
 
-/// The step that puts a learner in the primary's place; `None` when the node is no learner of the partition.
-pub fn promote(current: &Partition, learner: &str) -> Option<Step> {
-    if !current.learners.iter().any(|node| node == learner) {
+/// The step that takes some of `among` out of the entry, if there are any.
+fn without(current: &Partition, among: &[String], which: impl Fn(&str) -> bool, reason: Reason) -> Option<Step> {
+    let out: Vec<&String> = among.iter().filter(|node| which(node)).collect();
+    if out.is_empty() {
         return None;
     }
     let mut next = following(current);
-    next.learners.retain(|node| node != learner);
-    next.in_sync.retain(|node| Some(node) != current.primary.as_ref());
-    next.in_sync.insert(0, learner.to_owned());
-    next.primary = Some(learner.to_owned());
-    Some(Step { next, reason: Reason::Promoted })
-}
-
-fn assign(current: &Partition, desired: &[String], holder: &dyn Fn(&str) -> Holder, reason: Reason) -> Option<Step> {
-    // A node that lost its data may begin anew with none: it restores what the object store has.
-    let takes = |node: &&String| matches!(holder(node), Holder::Alive | Holder::DataLost);
-    let primary = desired.first().filter(takes)?;
-    let mut next = following(current);
-    next.generation = next.epoch;
-    next.primary = Some(primary.clone());
-    next.in_sync = vec![primary.clone()];
-    next.learners.clear();
+    for node in out {
+        take_out(&mut next, node);
+    }
     Some(Step { next, reason })
 }
 
-fn following(current: &Partition) -> Partition {
+pub(crate) fn take_out(entry: &mut Partition, node: &str) {
+    entry.in_sync.retain(|other| other != node);
+    entry.learners.retain(|other| other != node);
+    entry.sessions.remove(node);
+    entry.successor.take_if(|successor| successor == node);
+}
+
+pub(crate) fn following(current: &Partition) -> Partition {
     Partition { epoch: current.epoch + 1, ..current.clone() }
 }

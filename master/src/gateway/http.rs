@@ -1,6 +1,11 @@
 //! Values that are too large for a frame, streamed between the client and the owner without being held here.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cairn_api_spec::{
@@ -11,11 +16,11 @@ use cairn_api_spec::{
     version::Condition,
 };
 use cairn_data_api::{Reply, ValueStream};
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use reqwest::{Body, RequestBuilder, Response, StatusCode, header};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Gateway, GatewayError, Owner};
+use super::{Gateway, GatewayError, routes::Holder};
 
 /// How long a transfer may take: what a megabyte a second would take for the largest value there can be.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -23,58 +28,50 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
 const PIECES: usize = 8;
 
 impl Gateway {
-    /// Stores a value at its owner: the operation's own, or the one that comes in pieces.
+    /// Stores a value at its owner.
+    ///
+    /// # Errors
+    /// With the value, when nothing of it was taken.
     pub(super) async fn put_over_http(
         &self,
-        owner: &Owner,
-        operation: Operation,
-        value: Option<ValueStream>,
-    ) -> Result<Reply, ApiError> {
-        let Action::Put(put) = operation.action else { return Err(GatewayError::Strange.into()) };
-        let mut request = self.plan.http.put(url(owner, &operation.name)).timeout(TRANSFER_TIMEOUT);
-        request = with_condition(request, operation.condition);
-        request = with_settings(request, &put);
-        let size = value.as_ref().map_or(Some(put.value.len() as u64), |value| value.length);
-        request = match value {
-            None => request.body(put.value.clone()),
-            Some(value) => {
-                if let Some(length) = value.length {
-                    request = request.header(header::CONTENT_LENGTH, length);
-                }
-                let pieces = stream::unfold(value.pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
-                request.body(Body::wrap_stream(pieces))
+        owner: &Holder,
+        operation: &Operation,
+        value: ValueStream,
+    ) -> Result<Reply, (ApiError, Option<ValueStream>)> {
+        let length = value.length;
+        let (body, mut untouched) = Loan::of(value);
+        let result = async {
+            let Action::Put(put) = &operation.action else { return Err(GatewayError::Strange.into()) };
+            let mut request = self.plan.http.put(url(owner, &operation.name)).timeout(TRANSFER_TIMEOUT);
+            if let Some(length) = length {
+                request = request.header(header::CONTENT_LENGTH, length);
             }
+            let request = with_settings(with_condition(request, operation.condition), operation, put);
+            let response = request.body(Body::wrap_stream(body)).send().await.map_err(|error| {
+                let code = if error.is_connect() { ErrorCode::PartitionOffline } else { ErrorCode::OutcomeUnknown };
+                ApiError::new(code, format!("{} did not take the value: {error}", owner.target.node))
+            })?;
+            stored(response, put, length.unwrap_or(0)).await
         };
-        let response = request.send().await.map_err(|error| {
-            let code = if error.is_connect() { ErrorCode::PartitionOffline } else { ErrorCode::OutcomeUnknown };
-            ApiError::new(code, format!("{} did not take the value: {error}", owner.target.node))
-        })?;
-        let version = version(&response);
-        let created = response.status() == StatusCode::CREATED;
-        let outcome = match response.status() {
-            StatusCode::CREATED | StatusCode::NO_CONTENT => Outcome::Stored {
-                created,
-                metadata: Metadata {
-                    version,
-                    modified_at: 0,
-                    expires_at: date(&response, &header::EXPIRES),
-                    size: size.unwrap_or(0),
-                    content_type: put.content_type,
-                },
-            },
-            StatusCode::PRECONDITION_FAILED => Outcome::ConditionFailed(version),
-            _ => return Err(problem(response).await),
-        };
-        Ok(Reply { node: owner.target.node.clone(), outcome, stream: None })
+        match result.await {
+            Ok(outcome) => Ok(Reply { node: owner.target.node.clone(), outcome, stream: None }),
+            Err(error) => {
+                let error = ApiError { node: Some(owner.target.node.to_string()), ..error };
+                Err((error, untouched.try_recv().ok()))
+            }
+        }
     }
 
-    /// Fetches a value from its owner, in pieces.
-    pub(super) async fn get_over_http(&self, owner: &Owner, name: &EntryName) -> Result<Reply, ApiError> {
-        let request = self.plan.http.get(url(owner, name)).timeout(TRANSFER_TIMEOUT);
+    /// Fetches a value from a holder, in pieces.
+    pub(super) async fn get_over_http(&self, holder: &Holder, operation: &Operation) -> Result<Reply, ApiError> {
+        let mut request = self.plan.http.get(url(holder, &operation.name)).timeout(TRANSFER_TIMEOUT);
+        if operation.is_eventual() {
+            request = request.query(&[("consistency", operation.consistency)]);
+        }
+        let node = holder.target.node.clone();
         let response = request.send().await.map_err(|error| {
-            ApiError::new(ErrorCode::PartitionOffline, format!("{} did not give the value: {error}", owner.target.node))
+            ApiError::new(ErrorCode::PartitionOffline, format!("{node} did not give the value: {error}"))
         })?;
-        let node = owner.target.node.clone();
         let outcome = match response.status() {
             StatusCode::OK => Outcome::Found {
                 metadata: Metadata {
@@ -92,6 +89,58 @@ impl Gateway {
         };
         let stream = matches!(outcome, Outcome::Found { .. }).then(|| pieces(response));
         Ok(Reply { node, outcome, stream })
+    }
+}
+
+/// A value on its way out. When it is dropped before anything was taken of it, it goes back to the lender.
+struct Loan {
+    value: Option<ValueStream>,
+    lender: Option<oneshot::Sender<ValueStream>>,
+}
+
+impl Loan {
+    fn of(value: ValueStream) -> (Self, oneshot::Receiver<ValueStream>) {
+        let (lender, untouched) = oneshot::channel();
+        (Self { value: Some(value), lender: Some(lender) }, untouched)
+    }
+}
+
+impl Stream for Loan {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(value) = &mut self.value else { return Poll::Ready(None) };
+        let piece = ready!(value.pieces.poll_recv(cx));
+        self.lender = None;
+        Poll::Ready(piece)
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let (Some(lender), Some(value)) = (self.lender.take(), self.value.take()) {
+            // A lender that has gone does not want it back.
+            let _ = lender.send(value);
+        }
+    }
+}
+
+/// What a node says of a put.
+async fn stored(response: Response, put: &Put, size: u64) -> Result<Outcome, ApiError> {
+    let version = version(&response);
+    match response.status() {
+        StatusCode::CREATED | StatusCode::NO_CONTENT => Ok(Outcome::Stored {
+            created: response.status() == StatusCode::CREATED,
+            metadata: Metadata {
+                version,
+                modified_at: 0,
+                expires_at: date(&response, &header::EXPIRES),
+                size,
+                content_type: put.content_type.clone(),
+            },
+        }),
+        StatusCode::PRECONDITION_FAILED => Ok(Outcome::ConditionFailed(version)),
+        _ => Err(problem(response).await),
     }
 }
 
@@ -123,8 +172,8 @@ fn pieces(response: Response) -> ValueStream {
     ValueStream { length, pieces }
 }
 
-fn url(owner: &Owner, name: &EntryName) -> String {
-    format!("{}/keys/{}?bucket={}", owner.target.address, encode_key(name.key()), name.bucket())
+fn url(holder: &Holder, name: &EntryName) -> String {
+    format!("{}/keys/{}?bucket={}", holder.target.address, encode_key(name.key()), name.bucket())
 }
 
 fn with_condition(request: RequestBuilder, condition: Condition) -> RequestBuilder {
@@ -137,7 +186,10 @@ fn with_condition(request: RequestBuilder, condition: Condition) -> RequestBuild
     }
 }
 
-fn with_settings(mut request: RequestBuilder, put: &Put) -> RequestBuilder {
+fn with_settings(mut request: RequestBuilder, operation: &Operation, put: &Put) -> RequestBuilder {
+    if let Some(key) = &operation.idempotency_key {
+        request = request.header("idempotency-key", key.as_str());
+    }
     if !put.content_type.is_empty() {
         request = request.header(header::CONTENT_TYPE, &put.content_type);
     }
@@ -167,7 +219,7 @@ fn date(response: &Response, name: &header::HeaderName) -> Option<u64> {
 fn tier(response: &Response) -> Tier {
     let status = response.headers().get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let named = |tier: &Tier| status.ends_with(&format!("detail={}", tier.as_str()));
-    Tier::ALL.into_iter().find(named).unwrap_or(Tier::Memory)
+    Tier::ALL.into_iter().chain([Tier::Replica]).find(named).unwrap_or(Tier::Memory)
 }
 
 async fn problem(response: Response) -> ApiError {

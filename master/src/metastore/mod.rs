@@ -1,8 +1,8 @@
 //! The metadata store: the only truth about nodes and partitions.
 //!
 //! A small key-value store with revisions and compare-and-swap, in the terms that etcd has too, so that several masters
-//! can share one later. The owners of the keys know what their values mean: `nodes/<id>` the registry, `partitions/<n>`
-//! and `cluster` the controller. Values are JSON.
+//! can share one later. The owners of the keys know what their values mean: `nodes/<id>` the registry, `partitions/<n>`,
+//! `cluster` and `replication` the controller, `rebalance` its limits. Values are JSON.
 
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};

@@ -20,7 +20,7 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
 )]
 #[get("/health/live")]
 async fn check_live() -> web::Json<Health> {
-    web::Json(healthy())
+    web::Json(healthy(None))
 }
 
 /// Says whether every key can be served
@@ -28,7 +28,7 @@ async fn check_live() -> web::Json<Health> {
     tag = "operations",
     operation_id = "check_ready",
     responses(
-        (status = 200, description = "Every partition has a primary, and at least one node is active", body = Health),
+        (status = 200, description = "Every partition has a primary, and at least one node is active; `warning` says what is missing nevertheless", body = Health),
         (status = 503, description = "Not so (`no_nodes`)", body = Problem, content_type = "application/problem+json"),
         EdgeErrors,
     )
@@ -36,9 +36,9 @@ async fn check_live() -> web::Json<Health> {
 #[get("/health/ready")]
 async fn check_ready(state: web::Data<AppState>) -> Result<web::Json<Health>, HttpError> {
     state.cluster.check_ready()?;
-    Ok(web::Json(healthy()))
+    Ok(web::Json(healthy(state.cluster.warning())))
 }
 
-fn healthy() -> Health {
-    Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+fn healthy(warning: Option<String>) -> Health {
+    Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), warning }
 }

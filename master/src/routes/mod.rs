@@ -10,6 +10,7 @@ mod health;
 mod metrics;
 mod nodes;
 mod partitions;
+mod rebalance;
 mod ring;
 mod stats;
 
@@ -18,6 +19,7 @@ pub(crate) fn configure(config: &mut ServiceConfig<'_>) {
     nodes::configure(config);
     ring::configure(config);
     partitions::configure(config);
+    rebalance::configure(config);
     stats::configure(config);
     health::configure(config);
     metrics::configure(config);

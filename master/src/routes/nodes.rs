@@ -19,8 +19,8 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
 
 /// Registers a node
 ///
-/// The same again answers 200, also with another incarnation (the node's data are gone then, and its partitions are
-/// assigned anew) and, when the node was silent, from another address.
+/// The same again answers 200. So do a later session, from any address; another incarnation (the node's data are gone
+/// then, and it learns its partitions anew); and, when the node was silent, another address.
 #[utoipa::path(
     tag = "cluster",
     operation_id = "register_node",
@@ -28,7 +28,7 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
         (status = 201, description = "The node is new", body = Node, headers(("Location" = String, description = "Path of the node"))),
         (status = 200, description = "The node was registered already", body = Node),
         (status = 400, description = "The registration cannot be taken (`invalid_body`)", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A node with this id beats from another address (`node_conflict`)", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A node with this id beats from another address, or its data have been used by a later session (`node_conflict`)", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The registration was changed at the same time (`overloaded`)", body = Problem, content_type = "application/problem+json"),
         EdgeErrors, BodyErrors,
     )
@@ -90,7 +90,11 @@ async fn beat_node(
     body: web::Json<Heartbeat>,
 ) -> Result<web::Json<HeartbeatReply>, HttpError> {
     let leave = state.cluster.registry.beat(&node_id, body.into_inner())?;
-    Ok(web::Json(HeartbeatReply { epoch: state.cluster.ring.load().epoch, leave }))
+    Ok(web::Json(HeartbeatReply {
+        epoch: state.cluster.ring.load().epoch,
+        leave,
+        transfer_bytes_per_second: state.cluster.rebalancing.limits().bytes_per_second,
+    }))
 }
 
 #[derive(Deserialize, IntoParams)]

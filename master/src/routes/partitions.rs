@@ -1,8 +1,8 @@
-//! `/partitions`: what learners tell.
+//! `/partitions`: what primaries ask for.
 
 use actix_web::{post, web};
 use cairn_api_spec::{
-    cluster::{CaughtUp, Partition},
+    cluster::{ChangePartition, Partition},
     error::Problem,
 };
 use cairn_server_kit::http::HttpError;
@@ -12,29 +12,29 @@ use super::{BodyErrors, EdgeErrors};
 use crate::app::AppState;
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
-    config.service(promote_learner);
+    config.service(change_partition);
 }
 
-/// Makes a learner that has caught up the primary
+/// Changes a partition's entry, as its primary asks
 ///
 /// The same request again gets the same answer for as long as nothing else has changed.
 #[utoipa::path(
     tag = "cluster",
-    operation_id = "promote_learner",
+    operation_id = "change_partition",
     params(("id" = u32, Path, description = "The partition")),
     responses(
         (status = 200, description = "The partition's new entry", body = Partition),
         (status = 400, description = "No such partition (`invalid_parameter`), or the body cannot be read (`invalid_body`)", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "The entry is another one by now (`precondition_failed`)", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The entry was changed at the same time (`overloaded`)", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The entry is another one by now, or does not allow it (`precondition_failed`)", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The entry could not be changed just now (`overloaded`)", body = Problem, content_type = "application/problem+json"),
         EdgeErrors, BodyErrors,
     )
 )]
-#[post("/partitions/{id}/caught_up")]
-async fn promote_learner(
+#[post("/partitions/{id}/changes")]
+async fn change_partition(
     state: web::Data<AppState>,
     id: web::Path<u32>,
-    body: web::Json<CaughtUp>,
+    body: web::Json<ChangePartition>,
 ) -> Result<web::Json<Partition>, HttpError> {
-    Ok(web::Json(state.controller.caught_up(*id, &body).await?))
+    Ok(web::Json(state.controller.change(*id, body.into_inner()).await?))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cairn_api_spec::cluster::{ByTier, Health, Heartbeat, NodeStats, Ring, Stats};
 use reqwest::{Method, StatusCode};
 
-use crate::support::{code, spawn_master};
+use crate::support::{code, heartbeat, spawn_master};
 
 #[tokio::test]
 async fn a_waiting_request_for_the_map_wakes_on_a_change() {
@@ -47,7 +47,7 @@ async fn a_stop_does_not_wait_for_those_who_wait_for_the_map() {
 
 #[tokio::test]
 async fn statistics_are_sums_of_what_the_nodes_said() {
-    let master = spawn_master(&[]).await;
+    let master = spawn_master(&["--replication-factor=1"]).await;
     master.register_all(&["a", "b"]).await;
     master.assigned_ring().await;
     let said = |hits, misses, upload_age_seconds| NodeStats {
@@ -58,7 +58,7 @@ async fn statistics_are_sums_of_what_the_nodes_said() {
         ..NodeStats::default()
     };
     for (id, stats) in [("a", said(2, 1, 0.5)), ("b", said(1, 0, 7.5))] {
-        let heartbeat = Heartbeat { incarnation: 1, epoch: 0, stats };
+        let heartbeat = Heartbeat { stats, ..heartbeat() };
         assert_eq!(master.beat(id, &heartbeat).await.status(), StatusCode::OK);
     }
     let stats: Stats = master.get("/stats").await.json().await.unwrap();
@@ -70,7 +70,7 @@ async fn statistics_are_sums_of_what_the_nodes_said() {
 
 #[tokio::test]
 async fn a_partition_with_a_silent_primary_counts_as_offline() {
-    let master = spawn_master(&["--suspect-after=300ms", "--gone-after=600ms"]).await;
+    let master = spawn_master(&["--suspect-after=300ms", "--gone-after=600ms", "--replication-factor=1"]).await;
     master.register_all(&["a"]).await;
     let beating = master.keep_beating("a");
     master.assigned_ring().await;
@@ -88,9 +88,13 @@ async fn health_metrics_and_pages_answer() {
     master.register_all(&["a"]).await;
     master.assigned_ring().await;
     let metrics = master.get("/metrics").await.text().await.unwrap();
-    for line in
-        ["cairn_ring_epoch ", "cairn_nodes{state=\"gone\"} 0", "cairn_partition_changes_total{reason=\"assigned\"} 256"]
-    {
+    for line in [
+        "cairn_ring_epoch ",
+        "cairn_partitions_under_replicated 256",
+        "cairn_moves_active 0",
+        "cairn_nodes{state=\"gone\"} 0",
+        "cairn_partition_changes_total{reason=\"assigned\"} 256",
+    ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
     let root = master.get("/").await;

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
 mod cluster;
+mod failover;
 mod http;
 mod membership;
 mod metastore;
+mod rebalance;
 mod support;

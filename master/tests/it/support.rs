@@ -9,7 +9,7 @@ use std::{
 };
 
 use cairn_api_spec::{
-    cluster::{CaughtUp, Heartbeat, Node, NodeState, Partition, RegisterNode, Ring},
+    cluster::{ChangePartition, Heartbeat, Node, NodeState, Partition, PartitionChange, RegisterNode, Ring},
     error::Problem,
 };
 use cairn_master::{Config, Listeners, RunError, run};
@@ -37,9 +37,12 @@ pub(crate) async fn spawn_master(settings: &[&str]) -> Master {
 
 pub(crate) fn config(directory: &Path, settings: &[&str]) -> Config {
     let data_dir = format!("--data-dir={}", directory.display());
+    // Nodes that say nothing stay alive for as long as a test takes, unless it wants it otherwise.
+    let silence = ["--suspect-after=60s", "--gone-after=90s", "--replace-after=2m"];
     let fixed = ["cairn-master", data_dir.as_str(), "--workers=1", "--heartbeat-interval=50ms", "--settle=200ms"];
+    let fixed = fixed.iter().chain(&silence);
     let command = Config::command().args_override_self(true);
-    Config::from_arg_matches(&command.get_matches_from(fixed.iter().chain(settings))).unwrap()
+    Config::from_arg_matches(&command.get_matches_from(fixed.chain(settings))).unwrap()
 }
 
 pub(crate) fn listeners() -> (Listeners, SocketAddr) {
@@ -142,33 +145,52 @@ impl Master {
         tokio::time::timeout(PATIENCE, reach).await.unwrap_or_else(|_| panic!("{id} did not become {state:?}"))
     }
 
-    pub(crate) async fn caught_up(&self, id: u32, caught_up: &CaughtUp) -> Response {
-        self.send(Method::POST, &format!("/partitions/{id}/caught_up"), caught_up).await
+    /// Asks for a change as the primary of the entry would.
+    pub(crate) async fn ask(&self, entry: &Partition, change: PartitionChange, subject: &str) -> Response {
+        self.ask_for(entry.id, &asked(entry, change, subject)).await
     }
 
-    /// Plays the learners until nothing is moving any more and `condition` holds. Returns the most partitions that
+    pub(crate) async fn ask_for(&self, id: u32, asked: &ChangePartition) -> Response {
+        self.send(Method::POST, &format!("/partitions/{id}/changes"), asked).await
+    }
+
+    /// Plays the primaries until nothing is moving any more and `condition` holds. Returns the most partitions that
     /// were seen moving at once.
-    pub(crate) async fn finish_moves(&self, condition: impl Fn(&Ring) -> bool) -> usize {
+    pub(crate) async fn play(&self, condition: impl Fn(&Ring) -> bool) -> usize {
         let mut most = 0;
         loop {
             let ring = self.ring_when(|ring| condition(ring) || ring.partitions.iter().any(is_moving)).await;
             let moving: Vec<&Partition> = ring.partitions.iter().filter(|p| is_moving(p)).collect();
-            most = most.max(moving.len());
+            most = most.max(moving.iter().filter(|p| !p.learners.is_empty()).count());
             if moving.is_empty() {
                 return most;
             }
-            for partition in moving {
-                let id = &partition.learners[0];
-                // A learner that was given up meanwhile is refused, and the next look at the map shows it.
-                self.caught_up(partition.id, &CaughtUp { epoch: partition.epoch, ..learned(id) }).await;
-            }
+            // Where the entry has changed meanwhile this is refused, and the next look at the map shows it.
+            futures_util::future::join_all(moving.into_iter().map(|entry| async move {
+                match (entry.learners.first(), &entry.successor) {
+                    (Some(learner), _) => self.ask(entry, PartitionChange::CaughtUp, learner).await,
+                    (None, successor) => {
+                        self.ask(entry, PartitionChange::HandOver, successor.as_deref().unwrap()).await
+                    }
+                }
+            }))
+            .await;
         }
+    }
+
+    /// The map once nothing moves and every partition has so many in-sync copies.
+    pub(crate) async fn replicated(&self, copies: usize) -> Ring {
+        self.play(|ring| has_copies(ring, copies)).await;
+        self.ring().await
     }
 
     /// Beats for a node until the guard is dropped.
     pub(crate) fn keep_beating(&self, id: &str) -> Beating {
+        self.keep_beating_with(id, heartbeat())
+    }
+
+    pub(crate) fn keep_beating_with(&self, id: &str, heartbeat: Heartbeat) -> Beating {
         let (client, url) = (self.client.clone(), format!("{}/nodes/{id}/heartbeat", self.url));
-        let heartbeat = Heartbeat { incarnation: 1, ..Heartbeat::default() };
         Beating(tokio::spawn(async move {
             loop {
                 let _ = client.put(&url).json(&heartbeat).send().await;
@@ -190,6 +212,7 @@ pub(crate) fn node(id: &str) -> RegisterNode {
     RegisterNode {
         node_id: id.to_owned(),
         incarnation: 1,
+        session: 1,
         address: format!("http://{id}.test:8081"),
         peer_address: format!("{id}.test:9081"),
         weight: 1.0,
@@ -197,12 +220,34 @@ pub(crate) fn node(id: &str) -> RegisterNode {
     }
 }
 
-pub(crate) fn learned(id: &str) -> CaughtUp {
-    CaughtUp { node_id: id.to_owned(), incarnation: 1, epoch: 0 }
+/// The node once it has been started again on its data.
+pub(crate) fn restarted(id: &str) -> RegisterNode {
+    RegisterNode { session: 2, ..node(id) }
+}
+
+pub(crate) fn heartbeat() -> Heartbeat {
+    // Not below any session that a test registers.
+    Heartbeat { incarnation: 1, session: 9, ..Heartbeat::default() }
+}
+
+pub(crate) fn asked(entry: &Partition, change: PartitionChange, subject: &str) -> ChangePartition {
+    let node_id = entry.primary.clone().unwrap();
+    let session = entry.sessions[&node_id];
+    ChangePartition { node_id, session, epoch: entry.epoch, change, subject: subject.to_owned() }
 }
 
 pub(crate) fn is_moving(partition: &Partition) -> bool {
-    !partition.learners.is_empty()
+    !partition.learners.is_empty() || partition.successor.is_some()
+}
+
+/// Whether every partition has so many in-sync copies.
+pub(crate) fn has_copies(ring: &Ring, copies: usize) -> bool {
+    ring.partitions.iter().all(|entry| entry.in_sync.len() == copies)
+}
+
+/// The partitions whose entry names the node.
+pub(crate) fn entries_with<'a>(ring: &'a Ring, id: &str) -> Vec<&'a Partition> {
+    ring.partitions.iter().filter(|entry| entry.sessions.contains_key(id)).collect()
 }
 
 pub(crate) fn primaries(ring: &Ring) -> HashMap<&str, usize> {

@@ -7,9 +7,9 @@ use sqlx::{Connection, Row as _, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::{Disk, Row, writer};
-use crate::error::NodeError;
+use crate::{entry::now_millis, error::NodeError};
 
-/// Rows removed by one transaction.
+/// Rows of a dropped partition removed by one transaction.
 const REMOVE_ROWS: u32 = 2_000;
 /// Free pages given back to the file system at a time.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(256)";
@@ -24,15 +24,18 @@ pub struct HeldPartition {
 }
 
 impl Disk {
-    async fn with_writer<T: Send + 'static>(
+    pub(super) async fn with_writer<T: Send + 'static>(
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static,
     ) -> Result<T, NodeError> {
         let (reply, answer) = oneshot::channel();
         self.queue.push(writer::Job::Task(Box::new(move |connection| {
             Box::pin(async move {
+                let done = work(connection).await;
+                let good = done.is_ok();
                 // Whoever asked may be gone; the work was worth doing all the same.
-                let _ = reply.send(work(connection).await);
+                let _ = reply.send(done);
+                good
             })
         })))?;
         answer.await.map_err(|_| NodeError::ShuttingDown)?.map_err(Into::into)
@@ -58,6 +61,47 @@ impl Disk {
                     .bind(name)
                     .fetch_optional(connection)
                     .await
+            })
+        })
+        .await
+    }
+
+    /// Counts one more start on these data. The number is flushed: it must never be given twice. It is the time where
+    /// that is higher, so that a node that has lost its data, or has an old copy of them, does not count again.
+    pub async fn begin_session(&self) -> Result<u64, NodeError> {
+        let now = now_millis().cast_signed();
+        let session: i64 = self
+            .with_writer(move |connection| {
+                Box::pin(async move {
+                    sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
+                    let session = sqlx::query_scalar(
+                        "INSERT INTO identity (name, value) VALUES ('session', CAST(?1 AS TEXT)) ON CONFLICT (name) DO \
+                         UPDATE SET value = CAST(max(CAST(value AS INTEGER) + 1, ?1) AS TEXT) RETURNING CAST(value AS INTEGER)",
+                    )
+                    .bind(now)
+                    .fetch_one(&mut *connection)
+                    .await?;
+                    sqlx::query("PRAGMA synchronous = NORMAL").execute(connection).await?;
+                    Ok(session)
+                })
+            })
+            .await?;
+        Ok(session.cast_unsigned())
+    }
+
+    /// Notes that nobody here knows which versions of the keys that wait for their upload the object store has.
+    pub async fn doubt_uploads(&self, partitions: Vec<u32>) -> Result<(), NodeError> {
+        let partitions = super::json_list(&partitions);
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE entries SET object_version = ? WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?))",
+                )
+                .bind(super::IN_DOUBT.0.cast_signed())
+                .bind(partitions)
+                .execute(connection)
+                .await
+                .map(|_| ())
             })
         })
         .await
@@ -103,6 +147,37 @@ impl Disk {
         .await
     }
 
+    /// Declares a partition's rows no complete copy any more.
+    pub async fn disown_partition(&self, partition: u32) -> Result<(), NodeError> {
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM partitions WHERE id = ?").bind(partition).execute(connection).await.map(|_| ())
+            })
+        })
+        .await
+    }
+
+    /// Removes rows by name, unless they have another version by now.
+    pub async fn remove_names(&self, names: Vec<(Bytes, Version)>) -> Result<(), NodeError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.with_writer(move |connection| {
+            Box::pin(async move {
+                let mut transaction = connection.begin().await?;
+                for (name, version) in names {
+                    sqlx::query("DELETE FROM entries WHERE name = ? AND version = ?")
+                        .bind(&name[..])
+                        .bind(version.0.cast_signed())
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                transaction.commit().await
+            })
+        })
+        .await
+    }
+
     /// Forgets a partition: from the first moment its rows are not authoritative, then they go, by and by.
     pub async fn drop_partition(&self, partition: u32) -> Result<(), NodeError> {
         loop {
@@ -128,7 +203,7 @@ impl Disk {
                 })
                 .await?;
             if removed < u64::from(REMOVE_ROWS) {
-                return Ok(());
+                return self.drop_keys(partition).await;
             }
         }
     }
@@ -183,7 +258,7 @@ impl Disk {
     }
 
     /// Drops rows for good. Returns how many went.
-    pub async fn evict(&self, rows: Vec<(i64, Version)>) -> Result<u64, NodeError> {
+    pub async fn remove_rows(&self, rows: Vec<(i64, Version)>) -> Result<u64, NodeError> {
         self.remove("DELETE FROM entries WHERE id = ? AND version = ?", rows).await
     }
 
@@ -204,27 +279,6 @@ impl Disk {
                 transaction.commit().await?;
                 sqlx::query(VACUUM_PAGES).execute(connection).await?;
                 Ok(removed)
-            })
-        })
-        .await
-    }
-
-    /// Removes tombstones that the object store need not hear of any more. Returns how many went.
-    pub async fn collect_tombstones(&self) -> Result<u64, NodeError> {
-        self.with_writer(|connection| {
-            Box::pin(async move {
-                let mut transaction = connection.begin().await?;
-                let ids: Vec<i64> =
-                    sqlx::query_scalar("SELECT id FROM entries WHERE tombstone = 1 AND dirty = 0 LIMIT ?")
-                        .bind(REMOVE_ROWS)
-                        .fetch_all(&mut *transaction)
-                        .await?;
-                for id in &ids {
-                    keep_version(&mut transaction, *id).await?;
-                    sqlx::query("DELETE FROM entries WHERE id = ?").bind(id).execute(&mut *transaction).await?;
-                }
-                transaction.commit().await?;
-                Ok(ids.len() as u64)
             })
         })
         .await

@@ -3,9 +3,11 @@
 //! The row is the truth about a key; memory is a cache of it, the object store lies below it. This is the only room
 //! with SQL in it. It decides nothing: which version a write gets, and who may write, is settled before.
 
+mod idempotency;
 mod loader;
 mod maintenance;
 mod scan;
+mod seen;
 mod writer;
 
 use std::{path::Path, time::Duration};
@@ -20,12 +22,14 @@ use sqlx::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+pub use idempotency::Idempotency;
 pub use maintenance::HeldPartition;
 pub use scan::Totals;
 pub use writer::{Change, Committed, Reservation, Write};
 
 use crate::error::NodeError;
 use loader::Loader;
+use seen::Seen;
 use writer::Queue;
 
 /// Connections for listings, uploads, transfers and sweeps.
@@ -43,6 +47,8 @@ pub struct Disk {
     loader: Loader,
     scans: SqlitePool,
     writer: std::sync::Mutex<Option<AbortOnDropHandle<()>>>,
+    seen: std::sync::Arc<Seen>,
+    note_keys: AbortOnDropHandle<()>,
 }
 
 /// A stored row.
@@ -66,6 +72,9 @@ pub struct Row {
     pub value: Option<Bytes>,
 }
 
+/// As `object_version`: another node may have uploaded versions of the key that this one has not heard of.
+pub const IN_DOUBT: Version = Version(u64::MAX);
+
 /// The columns of a [`Row`] but the value, in its order.
 const COLUMNS: &str =
     "name, partition, version, modified_at, expires_at, size, content_type, checksum, tombstone, dirty, object_version";
@@ -82,16 +91,15 @@ impl Disk {
             .busy_timeout(ACQUIRE_TIMEOUT)
             .pragma("cache_size", CACHE_KIB)
             .disable_statement_logging();
-        let mut writer = options
+        let writing = options
             .clone()
             .create_if_missing(true)
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-            .statement_cache_capacity(writer::MAX_STATEMENT_ROWS * 2)
-            .connect()
-            .await?;
+            .statement_cache_capacity(writer::MAX_STATEMENT_ROWS * 3);
+        let mut writer = writing.connect().await?;
         // `run` takes any `Acquire`, with which this future could not be sent between threads.
         sqlx::migrate!("./migrations").run_direct(None, &mut writer, false).await?;
         let readers = options.read_only(true);
@@ -102,8 +110,11 @@ impl Disk {
             .connect_with(readers)
             .await?;
         let queue = std::sync::Arc::new(Queue::default());
-        let task = tokio::spawn(writer::run(writer, queue.clone(), tracks_uploads, committed));
-        Ok(Self { queue, loader, scans, writer: std::sync::Mutex::new(Some(AbortOnDropHandle::new(task))) })
+        let task = tokio::spawn(writer::run(writer, writing, queue.clone(), tracks_uploads, committed));
+        let writer = std::sync::Mutex::new(Some(AbortOnDropHandle::new(task)));
+        let seen = std::sync::Arc::new(Seen::new());
+        let note_keys = AbortOnDropHandle::new(tokio::spawn(idempotency::note_all(scans.clone(), seen.clone())));
+        Ok(Self { queue, loader, scans, writer, seen, note_keys })
     }
 
     /// Reads one row; concurrent calls share statements.
@@ -114,12 +125,12 @@ impl Disk {
         self.loader.load(name, with_value).await
     }
 
-    /// Waits until `bytes` more may wait for the disk.
+    /// Waits until `bytes` more may wait for the disk, sent by a client or (`for_peer`) by a primary.
     ///
     /// # Errors
     /// [`NodeError::Overloaded`] when the disk does not keep up within the deadline.
-    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, NodeError> {
-        self.queue.reserve(bytes).await
+    pub async fn reserve(&self, bytes: usize, for_peer: bool) -> Result<Reservation, NodeError> {
+        self.queue.reserve(bytes, for_peer).await
     }
 
     /// Puts a write into the queue, behind all that stand there.
@@ -127,12 +138,29 @@ impl Disk {
     /// # Errors
     /// When the disk is failing or the node stops: then the write is not in the queue.
     pub fn enqueue(&self, write: Write) -> Result<(), NodeError> {
+        self.note_key(&write);
         self.queue.push(writer::Job::Write(write))
+    }
+
+    /// Puts writes into the queue, next to each other: when one of them fails, so does the last.
+    ///
+    /// # Errors
+    /// When the disk is failing or the node stops: then none is in the queue.
+    pub fn enqueue_all(&self, writes: Vec<Write>) -> Result<(), NodeError> {
+        writes.iter().for_each(|write| self.note_key(write));
+        self.queue.push_all(writes.into_iter().map(writer::Job::Write))
+    }
+
+    fn note_key(&self, write: &Write) {
+        if let Some(Idempotency { key, .. }) = &write.idempotency {
+            self.seen.note(write.partition, key.as_str());
+        }
     }
 
     /// Takes no more writes, finishes those in the queue, and closes the file.
     pub async fn close(&self) {
         self.queue.close();
+        self.note_keys.abort();
         let task = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(task) = task
             && let Err(error) = task.await
@@ -209,6 +237,11 @@ impl Row {
             value: row.value,
         }
     }
+}
+
+/// Numbers as `json_each` reads them.
+fn json_list(numbers: &[u32]) -> String {
+    format!("[{}]", numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
 }
 
 /// Closes a connection that a task owned; what it could still say is of no use to anyone.

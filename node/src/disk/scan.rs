@@ -1,5 +1,7 @@
 //! Reads over many rows: listings, transfers, uploads and sweeps, each by pages.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use cairn_api_spec::{Version, operation::ListQuery};
 use sqlx::Row as _;
@@ -50,25 +52,21 @@ impl Disk {
         rows.iter().map(|row| Row::read(row).map_err(Into::into)).collect()
     }
 
-    /// Rows of a partition with a version above `after`, with values, from `cursor` (0 at first) on, and the cursor
-    /// for the next page (0 at the end). A page ends after `max_bytes` of values, or `max_rows`.
+    /// Rows of a partition with values, from `cursor` (0 at first) on, and the cursor for the next page (0 at the end).
+    /// A page ends after `max_bytes` of values, or `max_rows`.
     pub async fn scan_partition(
         &self,
         partition: u32,
-        after: Version,
         cursor: i64,
         max_rows: usize,
         max_bytes: u64,
     ) -> Result<(Vec<Row>, i64), NodeError> {
-        let heads = sqlx::query(
-            "SELECT id, size FROM entries WHERE partition = ? AND id > ? AND version > ? ORDER BY id LIMIT ?",
-        )
-        .bind(partition)
-        .bind(cursor)
-        .bind(after.0.cast_signed())
-        .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
-        .fetch_all(&self.scans)
-        .await?;
+        let heads = sqlx::query("SELECT id, size FROM entries WHERE partition = ? AND id > ? ORDER BY id LIMIT ?")
+            .bind(partition)
+            .bind(cursor)
+            .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
+            .fetch_all(&self.scans)
+            .await?;
         let mut bytes = 0;
         let mut last = 0;
         let mut taken = 0;
@@ -83,22 +81,71 @@ impl Disk {
         if taken == 0 {
             return Ok((Vec::new(), 0));
         }
-        let rows =
-            sqlx::query(select!(", value", "WHERE partition = ? AND id > ? AND id <= ? AND version > ? ORDER BY id"))
-                .bind(partition)
-                .bind(cursor)
-                .bind(last)
-                .bind(after.0.cast_signed())
-                .fetch_all(&self.scans)
-                .await?;
+        let rows = sqlx::query(select!(", value", "WHERE partition = ? AND id > ? AND id <= ? ORDER BY id"))
+            .bind(partition)
+            .bind(cursor)
+            .bind(last)
+            .fetch_all(&self.scans)
+            .await?;
         let rows = rows.iter().map(Row::read).collect::<Result<_, _>>()?;
         let more = taken < heads.len() || heads.len() == max_rows;
         Ok((rows, if more { last } else { 0 }))
     }
 
+    /// The same without values.
+    pub async fn scan_heads(&self, partition: u32, cursor: i64, max_rows: usize) -> Result<(Vec<Row>, i64), NodeError> {
+        let found = sqlx::query(select!(", NULL, id", "WHERE partition = ? AND id > ? ORDER BY id LIMIT ?"))
+            .bind(partition)
+            .bind(cursor)
+            .bind(i64::try_from(max_rows).unwrap_or(i64::MAX))
+            .fetch_all(&self.scans)
+            .await?;
+        let rows = found.iter().map(Row::read).collect::<Result<_, _>>()?;
+        let last = found.last().filter(|_| found.len() == max_rows);
+        Ok((rows, last.map_or(Ok(0), |row| row.try_get(12))?))
+    }
+
+    /// The version of every row of a partition.
+    pub async fn versions(&self, partition: u32) -> Result<HashMap<Bytes, Version>, NodeError> {
+        let rows = sqlx::query("SELECT name, version FROM entries WHERE partition = ?")
+            .bind(partition)
+            .fetch_all(&self.scans)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let version = row.try_get::<i64, _>(1)?.cast_unsigned();
+                Ok((Bytes::copy_from_slice(row.try_get(0)?), Version(version)))
+            })
+            .collect()
+    }
+
+    /// Bytes of the values of a partition that are here.
+    pub async fn partition_bytes(&self, partition: u32) -> Result<u64, NodeError> {
+        let bytes: i64 =
+            sqlx::query_scalar("SELECT coalesce(sum(size), 0) FROM entries WHERE partition = ? AND value IS NOT NULL")
+                .bind(partition)
+                .fetch_one(&self.scans)
+                .await?;
+        Ok(bytes.cast_unsigned())
+    }
+
+    /// Tombstones that the object store need not hear of any more, from the position `hand` on: id, partition and version.
+    pub async fn tombstones_from(&self, hand: i64, limit: u32) -> Result<Vec<(i64, u32, Version)>, NodeError> {
+        let rows = sqlx::query(
+            "SELECT id, partition, version FROM entries WHERE tombstone = 1 AND dirty = 0 AND id > ? ORDER BY id LIMIT ?",
+        )
+        .bind(hand)
+        .bind(limit)
+        .fetch_all(&self.scans)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, Version(row.try_get::<i64, _>(2)?.cast_unsigned()))))
+            .collect()
+    }
+
     /// The names of those partitions that the object store has yet to hear of, the oldest first.
     pub async fn dirty(&self, partitions: &[u32], limit: u32) -> Result<Vec<Bytes>, NodeError> {
-        let partitions = format!("[{}]", partitions.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        let partitions = super::json_list(partitions);
         let names: Vec<Vec<u8>> = sqlx::query_scalar(
             "SELECT name FROM entries WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?)) ORDER BY modified_at LIMIT ?",
         )
@@ -109,11 +156,14 @@ impl Disk {
         Ok(names.into_iter().map(Bytes::from).collect())
     }
 
-    /// How many rows the object store has yet to hear of, and when the oldest was written.
-    pub async fn backlog(&self) -> Result<(u64, Option<u64>), NodeError> {
-        let row = sqlx::query("SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1")
-            .fetch_one(&self.scans)
-            .await?;
+    /// How many rows of those partitions the object store has yet to hear of, and when the oldest was written.
+    pub async fn backlog(&self, partitions: &[u32]) -> Result<(u64, Option<u64>), NodeError> {
+        let row = sqlx::query(
+            "SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?))",
+        )
+        .bind(super::json_list(partitions))
+        .fetch_one(&self.scans)
+        .await?;
         let oldest: Option<i64> = row.try_get(1)?;
         Ok((row.try_get::<i64, _>(0)?.cast_unsigned(), oldest.map(i64::cast_unsigned)))
     }
@@ -159,13 +209,14 @@ impl Disk {
             .collect()
     }
 
-    /// What the file holds. Reads every row's head: for statistics, not for decisions.
-    pub async fn totals(&self) -> Result<Totals, NodeError> {
+    /// What the file holds of those partitions. Reads every row's head: for statistics, not for decisions.
+    pub async fn totals(&self, partitions: &[u32]) -> Result<Totals, NodeError> {
         let row = sqlx::query(
             "SELECT count(*), count(value), coalesce(sum(size) FILTER (WHERE value IS NOT NULL), 0), \
              count(*) FILTER (WHERE object_version = version), coalesce(sum(size) FILTER (WHERE object_version = version), 0) \
-             FROM entries WHERE tombstone = 0",
+             FROM entries WHERE tombstone = 0 AND partition IN (SELECT value FROM json_each(?))",
         )
+        .bind(super::json_list(partitions))
         .fetch_one(&self.scans)
         .await?;
         let number = |index: usize| row.try_get::<i64, _>(index).map(i64::cast_unsigned);

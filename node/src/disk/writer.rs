@@ -11,12 +11,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_api_spec::{Version, operation::Metadata};
+use cairn_api_spec::{EntryName, Version, operation::Metadata, peer};
 use futures_util::future::BoxFuture;
-use sqlx::{Connection, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    ConnectOptions, Connection, Sqlite, SqliteConnection,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteConnectOptions},
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{COLUMNS, Row};
+use super::{COLUMNS, Idempotency, Row, idempotency};
 use crate::{
     entry::{Entry, checksum},
     error::NodeError,
@@ -31,11 +35,13 @@ const MAX_BATCH: usize = 512;
 const MAX_QUEUED_KIB: u32 = 64 << 10;
 /// How long writes that nobody waits for may gather.
 const LINGER: Duration = Duration::from_millis(2);
+/// How long to wait before a database that could not be opened is tried again.
+const RECONNECT: Duration = Duration::from_millis(200);
 /// The longest that a write waits for room in the queue.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Room in the queue, given back when dropped.
-pub type Reservation = OwnedSemaphorePermit;
+/// Room in the queue, given back with the last clone.
+pub type Reservation = Arc<OwnedSemaphorePermit>;
 
 /// Called with every batch that is on the disk, or with why it is not, before anything behind it is written.
 pub type Committed = Box<dyn Fn(Vec<Write>, Result<(), NodeError>) + Send + Sync>;
@@ -48,10 +54,14 @@ pub struct Write {
     pub change: Change,
     /// Whether the medium must be flushed.
     pub flush: bool,
-    /// Who waits, if anyone.
+    /// Whether somebody waits for the write, by `reply` or otherwise: then it does not linger.
+    pub awaited: bool,
+    /// Who is told when it is on the disk, if anyone.
     pub reply: Option<Reply>,
     /// Held until the write is settled.
-    pub reservation: Reservation,
+    pub reservation: Option<Reservation>,
+    /// What the write can be known by when it is sent again.
+    pub idempotency: Option<Idempotency>,
 }
 
 /// What changes.
@@ -79,6 +89,72 @@ impl Change {
         }
     }
 
+    /// Gives the version to a change that nobody shares yet.
+    pub fn set_version(&mut self, to: Version) {
+        match self {
+            Self::Put(entry) => entry.set_version(to),
+            Self::Delete { version, .. } => *version = to,
+        }
+    }
+
+    /// Bytes of the value.
+    pub fn value_len(&self) -> usize {
+        match self {
+            Self::Put(entry) => entry.value().len(),
+            Self::Delete { .. } => 0,
+        }
+    }
+
+    /// The message for the change.
+    pub fn to_peer(&self) -> peer::Row {
+        match self {
+            Self::Put(entry) => {
+                let metadata = entry.metadata();
+                peer::Row {
+                    name: Bytes::copy_from_slice(entry.name()),
+                    version: metadata.version.0,
+                    modified_at: metadata.modified_at,
+                    expires_at: metadata.expires_at.unwrap_or(0),
+                    size: metadata.size,
+                    content_type: metadata.content_type,
+                    value: Some(entry.value_bytes()),
+                    ..peer::Row::default()
+                }
+            }
+            Self::Delete { name, version, at } => peer::Row {
+                name: name.clone(),
+                version: version.0,
+                modified_at: *at,
+                tombstone: true,
+                ..peer::Row::default()
+            },
+        }
+    }
+
+    /// The change that a peer sent; the value must be there.
+    ///
+    /// # Errors
+    /// [`NodeError::Transfer`] when it cannot be read.
+    pub fn from_peer(row: peer::Row) -> Result<Self, NodeError> {
+        let unreadable = |what: &str| NodeError::Transfer(format!("a peer sent a write without a readable {what}"));
+        let name = EntryName::from_bytes(row.name).map_err(|_| unreadable("name"))?;
+        if row.tombstone {
+            return Ok(Self::Delete {
+                name: name.as_bytes().clone(),
+                version: Version(row.version),
+                at: row.modified_at,
+            });
+        }
+        let metadata = Metadata {
+            version: Version(row.version),
+            modified_at: row.modified_at,
+            expires_at: Some(row.expires_at).filter(|at| *at > 0),
+            size: row.size,
+            content_type: row.content_type,
+        };
+        Ok(Self::Put(Entry::new(&name, &metadata, &row.value.ok_or_else(|| unreadable("value"))?)))
+    }
+
     /// The version that the change gives it.
     pub fn version(&self) -> Version {
         match self {
@@ -88,12 +164,21 @@ impl Change {
     }
 }
 
-/// Something else that the writer's connection is needed for.
-pub(super) type Task = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, ()> + Send>;
+/// Something else that the writer's connection is needed for; says whether it went well.
+pub(super) type Task = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, bool> + Send>;
 
 pub(super) enum Job {
     Write(Write),
     Task(Task),
+}
+
+impl Job {
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Write(write) => write.awaited,
+            Self::Task(_) => true,
+        }
+    }
 }
 
 /// What waits for the writer, in order.
@@ -101,6 +186,8 @@ pub(super) struct Queue {
     state: Mutex<QueueState>,
     filled: Notify,
     room: Arc<Semaphore>,
+    /// Room for what primaries send, which must not wait behind this node's own clients: they wait for other nodes.
+    peer_room: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -114,8 +201,8 @@ struct QueueState {
 
 impl Default for Queue {
     fn default() -> Self {
-        let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize));
-        Self { state: Mutex::default(), filled: Notify::new(), room }
+        let room = || Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize));
+        Self { state: Mutex::default(), filled: Notify::new(), room: room(), peer_room: room() }
     }
 }
 
@@ -124,19 +211,21 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation, NodeError> {
+    pub(super) async fn reserve(&self, bytes: usize, for_peer: bool) -> Result<Reservation, NodeError> {
+        let room = if for_peer { &self.peer_room } else { &self.room };
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(MAX_QUEUED_KIB);
-        if let Ok(permit) = self.room.clone().try_acquire_many_owned(kib) {
-            return Ok(permit);
+        if let Ok(permit) = room.clone().try_acquire_many_owned(kib) {
+            return Ok(Arc::new(permit));
         }
-        match tokio::time::timeout(RESERVE_TIMEOUT, self.room.clone().acquire_many_owned(kib)).await {
-            Ok(Ok(permit)) => Ok(permit),
+        match tokio::time::timeout(RESERVE_TIMEOUT, room.clone().acquire_many_owned(kib)).await {
+            Ok(Ok(permit)) => Ok(Arc::new(permit)),
             Ok(Err(_)) => Err(NodeError::ShuttingDown),
             Err(_) => Err(NodeError::Overloaded),
         }
     }
 
-    pub(super) fn push(&self, job: Job) -> Result<(), NodeError> {
+    /// Puts all jobs into the queue, next to each other, or none.
+    pub(super) fn push_all(&self, jobs: impl ExactSizeIterator<Item = Job>) -> Result<(), NodeError> {
         let mut state = self.lock();
         if state.closed {
             return Err(NodeError::ShuttingDown);
@@ -144,11 +233,14 @@ impl Queue {
         if let Some(error) = &state.refusing {
             return Err(error.clone());
         }
-        let awaited = !matches!(&job, Job::Write(Write { reply: None, .. }));
+        let (empty, before, awaited_before) = (state.jobs.is_empty(), state.jobs.len(), state.awaited);
+        for job in jobs {
+            state.awaited |= job.is_awaited();
+            state.jobs.push_back(job);
+        }
         // Whatever is awaited already, or lingers, needs no second word: a wake-up costs more than the job.
-        let wake = state.jobs.is_empty() || (awaited && !state.awaited) || state.jobs.len() == MAX_BATCH;
-        state.awaited |= awaited;
-        state.jobs.push_back(job);
+        let full = before <= MAX_BATCH && state.jobs.len() > MAX_BATCH;
+        let wake = empty || (state.awaited && !awaited_before) || full;
         drop(state);
         if wake {
             self.filled.notify_one();
@@ -156,9 +248,14 @@ impl Queue {
         Ok(())
     }
 
+    pub(super) fn push(&self, job: Job) -> Result<(), NodeError> {
+        self.push_all(std::iter::once(job))
+    }
+
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.room.close();
+        self.peer_room.close();
         self.filled.notify_one();
     }
 
@@ -197,6 +294,7 @@ impl Queue {
 
 pub(super) async fn run(
     mut connection: SqliteConnection,
+    options: SqliteConnectOptions,
     queue: Arc<Queue>,
     tracks_uploads: bool,
     committed: Committed,
@@ -204,25 +302,48 @@ pub(super) async fn run(
     let mut flushing = false;
     while let Some(jobs) = queue.take().await {
         let mut writes = Vec::with_capacity(jobs.len());
+        let mut good = true;
         for job in jobs {
             match job {
                 Job::Write(write) => writes.push(write),
-                Job::Task(task) => task(&mut connection).await,
+                Job::Task(task) => good = task(&mut connection).await,
             }
         }
-        if writes.is_empty() {
-            continue;
+        if !writes.is_empty() {
+            match commit(&mut connection, &writes, tracks_uploads, &mut flushing).await {
+                Ok(()) => committed(writes, Ok(())),
+                Err(error) => {
+                    good = false;
+                    fail(&queue, writes, &error.into(), &committed);
+                }
+            }
         }
-        match commit(&mut connection, &writes, tracks_uploads, &mut flushing).await {
-            Ok(()) => committed(writes, Ok(())),
-            Err(error) => fail(&queue, writes, &error.into(), &committed),
+        if !good {
+            let Some(another) = reconnect(&options, &queue).await else { return };
+            (connection, flushing) = (another, false);
+            queue.lock().refusing = None;
         }
     }
     super::close(connection).await;
 }
 
-/// Fails a batch and everything behind it. Until all of that is settled nothing new gets in, so nothing can be
-/// decided on top of a write that is lost.
+/// A connection in place of one that failed: SQLite may have ended its transaction by itself, and what the connection
+/// believes of it is wrong from then on. `None` when the queue is closed first.
+async fn reconnect(options: &SqliteConnectOptions, queue: &Queue) -> Option<SqliteConnection> {
+    loop {
+        match options.connect().await {
+            Ok(connection) => return Some(connection),
+            Err(error) => tracing::error!(%error, "the database cannot be opened again"),
+        }
+        if queue.lock().closed {
+            return None;
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+/// Fails a batch and everything behind it. Nothing new gets in until the writer has another connection, so nothing can
+/// be decided on top of a write that is lost.
 fn fail(queue: &Queue, mut writes: Vec<Write>, error: &NodeError, committed: &Committed) {
     tracing::error!(%error, "the disk tier takes no writes");
     let behind = {
@@ -236,7 +357,6 @@ fn fail(queue: &Queue, mut writes: Vec<Write>, error: &NodeError, committed: &Co
         Job::Task(_) => None,
     }));
     committed(writes, Err(error.clone()));
-    queue.lock().refusing = None;
 }
 
 async fn commit(
@@ -251,13 +371,15 @@ async fn commit(
         sqlx::query(pragma).execute(&mut *connection).await?;
         *flushing = flush;
     }
-    if writes.len() <= MAX_STATEMENT_ROWS {
+    let keyed: Vec<_> = writes.iter().filter_map(idempotency::Record::of_write).collect();
+    if writes.len() <= MAX_STATEMENT_ROWS && keyed.is_empty() {
         return upsert(connection, writes.iter().map(|write| Record::of_write(write, tracks_uploads))).await;
     }
     let mut transaction = connection.begin().await?;
     for chunk in writes.chunks(MAX_STATEMENT_ROWS) {
         upsert(&mut transaction, chunk.iter().map(|write| Record::of_write(write, tracks_uploads))).await?;
     }
+    idempotency::insert(&mut transaction, &keyed).await?;
     transaction.commit().await
 }
 

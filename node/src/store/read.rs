@@ -11,14 +11,16 @@ use cairn_api_spec::{
     operation::{Metadata, Tier},
     version::Condition,
 };
+use cairn_replication::Role;
 use futures_util::FutureExt;
 
-use super::Store;
+use super::{COMMIT_TIMEOUT, Store};
 use crate::{
     disk::Row,
     entry::{Entry, checksum, now_millis},
     error::NodeError,
-    partition::{Flight, Loaded},
+    mailbox::Reply,
+    partition::{Flight, Loaded, Locked, Newest},
 };
 
 impl Store {
@@ -35,9 +37,30 @@ impl Store {
         loop {
             let served = self.ready(partition, epoch).await?;
             let outcome = self.get(partition, &name, condition, with_value).await;
-            if self.partitions.serving_epoch(partition) == served {
+            // The lease is looked at after the read: while it holds, nobody else can have changed what was read.
+            if self.partitions.serving_epoch(partition) == served && self.partitions.has_lease(partition) {
                 return outcome;
             }
+        }
+    }
+
+    /// Reads a key from this node's copy, whatever the primary has done meanwhile.
+    pub(super) async fn read_replica(
+        &self,
+        partition: u32,
+        name: EntryName,
+        condition: Condition,
+        with_value: bool,
+    ) -> Result<Outcome, NodeError> {
+        match self.partitions.role(partition) {
+            role if role.leads() => self.read(partition, name, condition, with_value, 0).await,
+            Role::Replica => {
+                let flight = self.flight(&mut self.partitions.lock(partition), partition, name.as_bytes(), with_value);
+                // Not to be found in memory when this node becomes the primary.
+                flight.stale.store(true, Ordering::Release);
+                Ok(self.loaded(flight.result.await?, Some(Tier::Replica), condition, with_value))
+            }
+            _ => Err(self.not_owner(partition)),
         }
     }
 
@@ -52,43 +75,68 @@ impl Store {
         if let Some(entry) = self.partitions.memory.get(name.as_bytes()) {
             return Ok(self.found(&entry, Tier::Memory, condition, with_value, now));
         }
-        if let Some((version, entry)) = self.partitions.answered_ahead(partition, name.as_bytes()) {
-            return Ok(match entry {
-                Some(entry) => self.found(&entry, Tier::Memory, condition, with_value, now),
-                None => self.missing(version, condition),
-            });
+        loop {
+            match self.partitions.newest(partition, name.as_bytes()) {
+                Newest::Settled => {}
+                Newest::Ahead(_, Some(entry)) => {
+                    return Ok(self.found(&entry, Tier::Memory, condition, with_value, now));
+                }
+                Newest::Ahead(version, None) => return Ok(self.missing(version, condition)),
+                // The disk may have it already, and not what was before.
+                Newest::Uncommitted(version) => self.committed(partition, version).await?,
+            }
+            if let Some(entry) = self.partitions.memory.get(name.as_bytes()) {
+                return Ok(self.found(&entry, Tier::Memory, condition, with_value, now));
+            }
+            let flight = self.flight(&mut self.partitions.lock(partition), partition, name.as_bytes(), with_value);
+            let loaded = flight.result.await?;
+            if !flight.stale.load(Ordering::Acquire) || self.partitions.serving_epoch(partition) == 0 {
+                return Ok(self.loaded(loaded, None, condition, with_value));
+            }
         }
-        let flight = {
-            let mut state = self.partitions.lock(partition);
-            self.flight(&mut state, partition, name.as_bytes(), with_value)
+    }
+
+    /// Waits, for a while, until a version is committed, or is known never to be.
+    pub(super) async fn committed(&self, partition: u32, version: Version) -> Result<(), NodeError> {
+        let settled = {
+            let mut locked = self.partitions.lock(partition);
+            if version <= locked.replica.committed() || !locked.replica.role().leads() {
+                return Ok(());
+            }
+            let (reply, settled) = Reply::new(self.mailbox());
+            locked.tell_of(version, reply);
+            settled
         };
-        Ok(match flight.result.await? {
+        match tokio::time::timeout(COMMIT_TIMEOUT, settled).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(NodeError::PartitionOffline { partition, why: "its replicas do not answer" }),
+        }
+    }
+
+    /// What the lower tiers say. `tier` stands for the one that had it, when this node answers as a replica.
+    fn loaded(&self, loaded: Loaded, tier: Option<Tier>, condition: Condition, with_value: bool) -> Outcome {
+        let now = now_millis();
+        match loaded {
             Loaded::Nothing => self.missing(Version::NONE, condition),
-            Loaded::Value(entry, tier) => self.found(&entry, tier, condition, with_value, now),
+            Loaded::Value(entry, found) => self.found(&entry, tier.unwrap_or(found), condition, with_value, now),
             Loaded::Head(row) if row.is_live(now) => {
-                let tier = if row.object_version == row.metadata.version { Tier::Object } else { Tier::Disk };
-                self.answer(&row.metadata, tier, condition, Some(Bytes::new()))
+                let found = if row.object_version == row.metadata.version { Tier::Object } else { Tier::Disk };
+                self.answer(&row.metadata, tier.unwrap_or(found), condition, Some(Bytes::new()))
             }
             Loaded::Head(row) => self.missing(row.metadata.version, condition),
-        })
+        }
     }
 
     /// The read of the lower tiers for a key, started if none is under way. The caller holds the partition's lock.
-    pub(super) fn flight(
-        &self,
-        state: &mut crate::partition::State,
-        partition: u32,
-        name: &Bytes,
-        with_value: bool,
-    ) -> Flight {
-        state.flight(name, with_value, |stale| {
+    pub(super) fn flight(&self, locked: &mut Locked<'_>, partition: u32, name: &Bytes, with_value: bool) -> Flight {
+        locked.flight(name, with_value, |stale| {
             let (store, name, mark) = (self.clone(), name.clone(), stale.clone());
             let read = async move {
                 let loaded = store.load(partition, &name, with_value, &mark).await;
                 store.partitions.lock(partition).end_flight(&name, with_value, &mark);
                 loaded
             };
-            Flight { result: read.boxed().shared(), stale }
+            read.boxed().shared()
         })
     }
 
@@ -115,12 +163,11 @@ impl Store {
         let name = EntryName::from_bytes(name.clone()).map_err(|_| NodeError::Corrupt)?;
         let entry = Entry::new(&name, &row.metadata, &value);
         {
-            let state = self.partitions.lock(partition);
             // Under the lock that a write takes to set the mark: older state never covers newer.
+            let _locked = self.partitions.lock(partition);
             if !stale.load(Ordering::Acquire) {
                 self.partitions.memory.insert(entry.clone());
             }
-            drop(state);
         }
         if tier == Tier::Object && !self.over_budget.load(Ordering::Relaxed) {
             self.disk.refill(name.as_bytes().clone(), row.metadata.version, value).await?;

@@ -1,37 +1,41 @@
 //! Writes: decided, numbered and queued under the partition's lock; answered when they are as durable as was asked.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
 use cairn_api_spec::{
     EntryName, Outcome, Version,
-    operation::{Durability, Metadata, Put},
+    operation::{Durability, IdempotencyKey, Metadata, Put},
     version::Condition,
 };
+use cairn_replication::{NotServing, Role};
 use tokio::sync::oneshot;
 
-use super::Store;
+use super::{COMMIT_TIMEOUT, Store};
 use crate::{
-    disk::{Change, Reservation, Write},
+    claim::Claim,
+    clock,
+    disk::{Change, Idempotency, Reservation, Write},
     entry::{Entry, now_millis},
     error::NodeError,
     mailbox::{Reply, Settled},
-    partition::{Current, Flight, Loaded, Role, State},
+    partition::{Current, Flight, Loaded, Locked, Payload, tell},
 };
 
 /// The longest that a write with `durability=object` waits for its upload.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A write whose condition has not been looked at.
-struct Proposal {
-    partition: u32,
-    name: EntryName,
+pub(super) struct Proposal {
+    pub(super) partition: u32,
+    pub(super) name: EntryName,
     condition: Condition,
     durability: Durability,
     /// The new entry, but for its version; `None` for a delete.
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
     /// Sweeping: an entry whose time has come counts as there.
-    expire: bool,
+    sweep: bool,
+    /// Of the idempotency key, if there is one.
+    pub(super) claim: Option<Claim>,
 }
 
 /// What came of an attempt to decide a write.
@@ -61,6 +65,7 @@ impl Store {
         name: EntryName,
         condition: Condition,
         put: Put,
+        key: Option<IdempotencyKey>,
     ) -> Result<Outcome, NodeError> {
         let limit = self.settings.max_value_bytes;
         if put.value.len() > limit {
@@ -78,7 +83,8 @@ impl Store {
         let entry = Entry::new(&name, &metadata, &put.value);
         drop(put.value);
         let durability = put.durability.unwrap_or_default();
-        self.write(Proposal { partition, name, condition, durability, entry: Some(entry), expire: false }).await
+        let entry = Some(entry);
+        self.write(Proposal { partition, name, condition, durability, entry, sweep: false, claim: None }, key).await
     }
 
     pub(super) async fn delete(
@@ -87,31 +93,53 @@ impl Store {
         name: EntryName,
         condition: Condition,
         durability: Durability,
+        key: Option<IdempotencyKey>,
     ) -> Result<Outcome, NodeError> {
-        self.write(Proposal { partition, name, condition, durability, entry: None, expire: false }).await
+        let entry = None;
+        self.write(Proposal { partition, name, condition, durability, entry, sweep: false, claim: None }, key).await
     }
 
-    /// Turns a key whose time has come into a deletion, unless it changed. The caller need not wait for the disk.
-    pub(crate) async fn expire(&self, partition: u32, name: EntryName, version: Version) -> Result<Outcome, NodeError> {
-        let condition = Condition::Matches(version);
-        self.write(Proposal { partition, name, condition, durability: Durability::Memory, entry: None, expire: true })
-            .await
+    /// Turns a key whose time has come, or that must make room, into a deletion, unless it changed. The caller need not
+    /// wait for the disk.
+    pub(crate) async fn drop_key(
+        &self,
+        partition: u32,
+        name: EntryName,
+        version: Version,
+    ) -> Result<Outcome, NodeError> {
+        let (condition, durability) = (Condition::Matches(version), Durability::Memory);
+        let entry = None;
+        self.write(Proposal { partition, name, condition, durability, entry, sweep: true, claim: None }, None).await
     }
 
-    async fn write(&self, proposal: Proposal) -> Result<Outcome, NodeError> {
+    async fn write(&self, mut proposal: Proposal, key: Option<IdempotencyKey>) -> Result<Outcome, NodeError> {
         let durability = proposal.durability;
         if durability == Durability::Object && self.objects.is_none() {
             return Err(NodeError::Unsupported("durability=object needs an object store, and none is configured"));
         }
         // Before the version is known, or an upload that is quicker than this task would be missed.
-        let uploaded = (durability == Durability::Object).then(|| self.uploads.watch(proposal.name.as_bytes()));
-        let (outcome, settled, version) = match self.decide(proposal).await? {
-            Decided::Refused(outcome) | Decided::RefusedIf(outcome, _) => return Ok(outcome),
-            Decided::Queued(outcome, settled, version) => (outcome, settled, version),
+        let mut uploaded = (durability == Durability::Object).then(|| self.uploads.watch(proposal.name.as_bytes()));
+        let first = match key {
+            Some(key) => self.claim_or_find(&mut proposal, key).await?,
+            None => None,
         };
-        if let Some(settled) = settled {
-            settled.await.map_err(|_| NodeError::Unsettled)??;
-        }
+        let (outcome, version) = if let Some(first) = first {
+            let (outcome, version) = self.repeat(&proposal, first).await?;
+            if uploaded.is_some() && self.is_uploaded(&proposal, version).await? {
+                uploaded = None;
+            }
+            (outcome, version)
+        } else {
+            let (outcome, settled, version) = match self.decide(proposal).await? {
+                Decided::Refused(outcome) | Decided::RefusedIf(outcome, _) => return Ok(outcome),
+                Decided::Queued(outcome, settled, version) => (outcome, settled, version),
+            };
+            if let Some(settled) = settled {
+                let settled = tokio::time::timeout(COMMIT_TIMEOUT, settled).await.map_err(|_| NodeError::Superseded)?;
+                settled.map_err(|_| NodeError::Unsettled)??;
+            }
+            (outcome, version)
+        };
         if let Some(uploaded) = uploaded
             && !uploaded.reaches(version, UPLOAD_TIMEOUT).await
         {
@@ -123,7 +151,7 @@ impl Store {
     async fn decide(&self, mut proposal: Proposal) -> Result<Decided, NodeError> {
         let partition = proposal.partition;
         let bytes = proposal.entry.as_ref().map_or(0, |entry| entry.value().len());
-        let mut reservation = Some(self.disk.reserve(bytes).await?);
+        let mut reservation = Some(self.disk.reserve(bytes, false).await?);
         let mut looked_up: Option<(Flight, Loaded)> = None;
         loop {
             match self.try_decide(&mut proposal, looked_up.take(), &mut reservation)? {
@@ -134,7 +162,7 @@ impl Store {
                 }
                 Step::Decided(decided) => return Ok(decided),
                 Step::NotServing => {
-                    self.ready(partition, 0).await?;
+                    self.ready_to_write(partition, 0).await?;
                 }
                 Step::LookUp(flight) => {
                     let loaded = flight.result.clone().await?;
@@ -151,32 +179,45 @@ impl Store {
         looked_up: Option<(Flight, Loaded)>,
         reservation: &mut Option<Reservation>,
     ) -> Result<Step, NodeError> {
-        let mut state = self.partitions.lock(proposal.partition);
-        if state.role != Role::Serving {
-            return Ok(Step::NotServing);
+        let partition = proposal.partition;
+        let mut locked = self.partitions.lock(partition);
+        match locked.replica.check_serving() {
+            Ok(()) => {}
+            Err(NotServing::Role(_)) => return Ok(Step::NotServing),
+            Err(NotServing::BelowMinInSync { in_sync, required }) => {
+                return Err(NodeError::BelowMinInSync { partition, in_sync, required });
+            }
         }
-        let Some(current) = self.current(&state, proposal, looked_up) else {
-            return Ok(Step::LookUp(self.flight(&mut state, proposal.partition, proposal.name.as_bytes(), false)));
+        if proposal.claim.as_ref().is_some_and(|claim| !claim.stands(&locked.claims)) {
+            return Err(self.not_owner(partition));
+        }
+        let Some(current) = self.current(&locked, proposal, looked_up) else {
+            return Ok(Step::LookUp(self.flight(&mut locked, partition, proposal.name.as_bytes(), false)));
         };
         if let Some(outcome) = refusal(proposal, current) {
             return Ok(Step::Decided(if current.pending {
                 let (reply, settled) = Reply::new(self.mailbox());
-                state.tell_of(current.version, reply);
+                locked.tell_of(current.version, reply);
                 Decided::RefusedIf(outcome, settled)
             } else {
                 Decided::Refused(outcome)
             }));
         }
         let reservation = reservation.take().ok_or(NodeError::Overloaded)?;
-        self.queue(&mut state, proposal, current, reservation).map(Step::Decided)
+        self.queue(&mut locked, proposal, current, reservation).map(Step::Decided)
     }
 
     /// The newest state of the key: from the queue or memory, else from a look at the disk that nothing has outdated.
-    fn current(&self, state: &State, proposal: &Proposal, looked_up: Option<(Flight, Loaded)>) -> Option<Current> {
-        let now = if proposal.expire { 0 } else { now_millis() };
-        self.partitions.known(state, proposal.name.as_bytes(), now).or_else(|| {
+    fn current(
+        &self,
+        locked: &Locked<'_>,
+        proposal: &Proposal,
+        looked_up: Option<(Flight, Loaded)>,
+    ) -> Option<Current> {
+        let now = if proposal.sweep { 0 } else { now_millis() };
+        locked.known(proposal.name.as_bytes(), now).or_else(|| {
             let (flight, loaded) = looked_up?;
-            if flight.stale.load(Ordering::Acquire) {
+            if !locked.is_current(proposal.name.as_bytes(), &flight) {
                 return None;
             }
             Some(match loaded {
@@ -191,35 +232,74 @@ impl Store {
 
     fn queue(
         &self,
-        state: &mut State,
+        locked: &mut Locked<'_>,
         proposal: &mut Proposal,
         current: Current,
         reservation: Reservation,
     ) -> Result<Decided, NodeError> {
-        let version = state.last_version.max(current.version).next(state.epoch);
-        let (change, outcome) = match proposal.entry.take() {
-            Some(mut entry) => {
-                entry.set_version(version);
-                let outcome = Outcome::Stored { created: !current.live, metadata: entry.metadata() };
-                (Change::Put(entry), outcome)
-            }
-            None => {
-                let name: Bytes = proposal.name.as_bytes().clone();
-                (Change::Delete { name, version, at: now_millis() }, Outcome::Deleted(version))
-            }
-        };
-        let ahead = proposal.durability == Durability::Memory;
-        let (reply, settled) = if ahead { (None, None) } else { Some(Reply::new(self.mailbox())).unzip() };
-        self.disk.enqueue(Write {
-            partition: proposal.partition,
+        let (partition, durability) = (proposal.partition, proposal.durability);
+        let ahead = durability == Durability::Memory;
+        let mut effects = Vec::new();
+        let mut payload = payload(proposal, current, reservation.clone());
+        let idempotency = payload.idempotency.clone();
+        let mut change = None;
+        let proposed = locked.replica.propose(current.version, ahead, clock::now(), &mut effects, |version| {
+            payload.change.set_version(version);
+            change = Some(payload.change.clone());
+            payload
+        });
+        let (Ok(version), Some(change)) = (proposed, change) else { return Err(self.not_owner(partition)) };
+        let flush = durability == Durability::Fsync;
+        let queued = self.disk.enqueue(Write {
+            partition,
             change: change.clone(),
-            flush: proposal.durability == Durability::Fsync,
-            reply,
-            reservation,
-        })?;
-        self.partitions.begin(state, &change, ahead);
+            flush,
+            awaited: !ahead,
+            reply: None,
+            reservation: Some(reservation),
+            idempotency,
+        });
+        match queued {
+            Ok(()) => {
+                locked.begin(&change);
+                if let Some(claim) = &proposal.claim {
+                    locked.claims.pass_on(claim.key(), version);
+                }
+            }
+            // The disk fails, and so does the partition, unless nobody else has heard of the write.
+            Err(error) if locked.replica.persist_failed(version, &mut effects) => return Err(error),
+            Err(_) => {}
+        }
+        let mut told = Vec::new();
+        locked.absorb(&mut effects, &mut told);
+        self.dispatch(partition, effects);
+        tell(told);
+        if locked.replica.role() == Role::Failing {
+            return Err(NodeError::Superseded);
+        }
+        let awaited = version > locked.replica.committed() && !cfg!(feature = "planted-bug");
+        let settled = awaited.then(|| {
+            let (reply, settled) = Reply::new(self.mailbox());
+            locked.tell_of(version, reply);
+            settled
+        });
+        let outcome = match &change {
+            Change::Put(entry) => Outcome::Stored { created: !current.live, metadata: entry.metadata() },
+            Change::Delete { version, .. } => Outcome::Deleted(*version),
+        };
         Ok(Decided::Queued(outcome, settled, version))
     }
+}
+
+/// What is kept of a write, but for its version. Takes the proposal's entry.
+fn payload(proposal: &mut Proposal, current: Current, reservation: Reservation) -> Payload {
+    let created = proposal.entry.is_some() && !current.live;
+    let idempotency = proposal.claim.as_ref().map(|claim| Idempotency { key: claim.key().clone(), created });
+    let change = match proposal.entry.take() {
+        Some(entry) => Change::Put(entry),
+        None => Change::Delete { name: proposal.name.as_bytes().clone(), version: Version::NONE, at: now_millis() },
+    };
+    Payload { change, durability: proposal.durability, reservation: Some(reservation), idempotency }
 }
 
 /// Why a write changes nothing, if it does not.

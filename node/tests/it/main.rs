@@ -1,6 +1,7 @@
 //! The store over a real SQLite file, against a model of what it should say.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers stop the test where they fail")]
 
+mod idempotency;
 mod model;
 mod support;
 

@@ -5,26 +5,45 @@ use std::collections::BTreeMap;
 use cairn_api_spec::{Operation, Outcome, Version, operation::Durability, version::Condition};
 use proptest::prelude::*;
 
-use crate::support::{TestStore, delete, get, head, put_with, value_of};
+use crate::support::{TestStore, delete, get, head, keyed, put_with, value_of};
 
 const DURABILITIES: [Durability; 3] = [Durability::Memory, Durability::Disk, Durability::Fsync];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: u8, value: u8, condition: u8, durability: usize },
-    Delete { key: u8 },
-    Get { key: u8 },
-    Head { key: u8 },
+    Put {
+        key: u8,
+        value: u8,
+        condition: u8,
+        durability: usize,
+        is_keyed: bool,
+    },
+    Delete {
+        key: u8,
+        is_keyed: bool,
+    },
+    Get {
+        key: u8,
+    },
+    Head {
+        key: u8,
+    },
+    /// Sends an earlier write once more.
+    Repeat {
+        nth: usize,
+    },
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0u8..5, any::<u8>(), 0u8..5, 0usize..3)
-            .prop_map(|(key, value, condition, durability)| Step::Put { key, value, condition, durability }),
-        2 => (0u8..5).prop_map(|key| Step::Delete { key }),
+        5 => (0u8..5, any::<u8>(), 0u8..5, 0usize..3, any::<bool>()).prop_map(
+            |(key, value, condition, durability, is_keyed)| Step::Put { key, value, condition, durability, is_keyed }
+        ),
+        2 => (0u8..5, any::<bool>()).prop_map(|(key, is_keyed)| Step::Delete { key, is_keyed }),
         5 => (0u8..5).prop_map(|key| Step::Get { key }),
         1 => (0u8..5).prop_map(|key| Step::Head { key }),
+        3 => any::<usize>().prop_map(|nth| Step::Repeat { nth }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -40,29 +59,42 @@ proptest! {
         runtime.block_on(async {
             let mut store = TestStore::open(lru_size).await;
             let mut model = Model::new();
-            let mut highest = Version::NONE;
+            let mut writes = Vec::new();
             for step in steps {
-                if matches!(step, Step::Reopen) {
-                    store = store.reopen().await;
-                } else {
-                    check(&store, &mut model, &mut highest, &step).await;
+                match step {
+                    Step::Reopen => store = store.reopen().await,
+                    Step::Repeat { nth } => check_repeated(&store, &writes, nth).await,
+                    step => check(&store, &mut model, &mut writes, &step).await,
                 }
             }
         });
     }
 }
 
-async fn check(store: &TestStore, model: &mut Model, highest: &mut Version, step: &Step) {
+/// Writes under idempotency keys, and what became of them.
+type Writes = Vec<(Operation, Outcome)>;
+
+async fn check(store: &TestStore, model: &mut Model, writes: &mut Writes, step: &Step) {
     let (key, operation) = operation_of(step, model);
+    let operation = match step {
+        Step::Put { is_keyed: true, .. } | Step::Delete { is_keyed: true, .. } => {
+            keyed(operation, &format!("write{}", writes.len()))
+        }
+        _ => operation,
+    };
     let live = model.get(&key).map(|(_, version)| *version);
     let condition = operation.condition;
-    let outcome = store.run(operation).await.unwrap();
+    let outcome = store.run(operation.clone()).await.unwrap();
+    if let Outcome::Stored { .. } | Outcome::Deleted(_) = outcome
+        && operation.idempotency_key.is_some()
+    {
+        writes.push((operation, outcome.clone()));
+    }
     match (step, &outcome) {
         (Step::Put { value, .. }, Outcome::Stored { created, metadata }) => {
             assert!(condition.holds(live));
             assert_eq!(*created, live.is_none());
             assert!(live.is_none_or(|before| metadata.version > before));
-            *highest = metadata.version.max(*highest);
             model.insert(key, (value.to_string(), metadata.version));
         }
         (Step::Put { .. }, Outcome::ConditionFailed(version)) => {
@@ -85,9 +117,18 @@ async fn check(store: &TestStore, model: &mut Model, highest: &mut Version, step
     }
 }
 
+/// The answer is the first one; that nothing was done again, later steps see.
+async fn check_repeated(store: &TestStore, writes: &Writes, nth: usize) {
+    if !writes.is_empty() {
+        let (operation, first) = &writes[nth % writes.len()];
+        let again = store.run(operation.clone()).await.unwrap();
+        assert_eq!(format!("{again:?}"), format!("{first:?}"));
+    }
+}
+
 fn operation_of(step: &Step, model: &Model) -> (String, Operation) {
     match step {
-        Step::Put { key, value, condition, durability } => {
+        Step::Put { key, value, condition, durability, .. } => {
             let key = format!("key{key}");
             let known = model.get(&key).map_or(Version(1), |(_, version)| *version);
             let condition = match condition {
@@ -100,10 +141,10 @@ fn operation_of(step: &Step, model: &Model) -> (String, Operation) {
             let operation = put_with(&key, &value.to_string(), condition, Some(DURABILITIES[*durability]));
             (key, operation)
         }
-        Step::Delete { key } => named(*key, delete),
+        Step::Delete { key, .. } => named(*key, delete),
         Step::Get { key } => named(*key, get),
         Step::Head { key } => named(*key, head),
-        Step::Reopen => unreachable!("it is no operation"),
+        Step::Repeat { .. } | Step::Reopen => unreachable!("it is no new operation"),
     }
 }
 

@@ -3,19 +3,20 @@
 use std::{path::Path, time::Duration};
 
 use cairn_api_spec::{
-    Bucket, EntryName, Operation, Outcome,
-    operation::{Action, Durability, Put},
+    Bucket, EntryName, Operation, Outcome, Version,
+    operation::{Action, Durability, IdempotencyKey, Put},
     version::Condition,
 };
 use cairn_node::{
-    config::StoreSettings, disk::HeldPartition, error::NodeError, metrics::NodeMetrics, partition::Role, store::Store,
+    config::StoreSettings, disk::HeldPartition, error::NodeError, metrics::NodeMetrics, partition::NodeId, store::Store,
 };
+use cairn_replication::Entry;
 use prometheus::Registry;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 pub(crate) const MAX_VALUE_BYTES: usize = 100_000;
-const PARTITIONS: u32 = 4;
+pub(crate) const PARTITIONS: u32 = 4;
 
 pub(crate) struct TestStore {
     pub(crate) store: Store,
@@ -29,6 +30,17 @@ impl TestStore {
     }
 
     async fn open_in(directory: TempDir, lru_size: usize) -> Self {
+        let opened = Self::start("node", directory, lru_size).await;
+        opened.serve_all(1).await;
+        opened
+    }
+
+    /// A store of another node, that has nothing to do with any partition.
+    pub(crate) async fn of_node(node: &str) -> Self {
+        Self::start(node, tempfile::tempdir().unwrap(), 100).await
+    }
+
+    async fn start(node: &str, directory: TempDir, lru_size: usize) -> Self {
         let settings = StoreSettings {
             data_dir: directory.path().to_owned(),
             lru_size,
@@ -38,18 +50,30 @@ impl TestStore {
             max_value_bytes: MAX_VALUE_BYTES,
         };
         let metrics = NodeMetrics::new(&Registry::new()).unwrap();
-        let store = Store::open(settings, PARTITIONS, None, metrics).await.unwrap();
-        for (partition, held) in store.disk.partitions().await.unwrap() {
-            store.partitions.lock(partition).last_version = held.last_version;
-        }
-        for partition in 0..PARTITIONS {
-            let last_version = store.partitions.lock(partition).last_version;
-            store.disk.adopt_partition(partition, HeldPartition { generation: 1, last_version }).await.unwrap();
-            let mut state = store.partitions.lock(partition);
-            state.epoch = 1;
-            store.partitions.set_role(partition, &mut state, Role::Serving);
-        }
+        let (tasks, _) = cairn_node::replication::tasks();
+        let store = Store::open(node.into(), settings, PARTITIONS, None, metrics, tasks).await.unwrap();
         Self { store, directory, lru_size }
+    }
+
+    /// Makes the node the primary of every partition, with the only copy.
+    pub(crate) async fn serve_all(&self, epoch: u64) {
+        let held = self.store.disk.partitions().await.unwrap();
+        for partition in 0..PARTITIONS {
+            let last_version =
+                held.iter().find(|(id, _)| *id == partition).map_or(Version::NONE, |(_, h)| h.last_version);
+            self.store.disk.adopt_partition(partition, HeldPartition { generation: 1, last_version }).await.unwrap();
+            self.store.partitions.lock(partition).replica.observe(last_version);
+            let me = self.store.me.clone();
+            self.configure(
+                partition,
+                Entry { epoch, primary: Some(me.node.clone()), in_sync: vec![me], ..Entry::default() },
+            );
+            self.store.drive(partition, |locked, now, effects| locked.replica.lead(now, effects));
+        }
+    }
+
+    pub(crate) fn configure(&self, partition: u32, entry: Entry<NodeId>) {
+        self.store.drive(partition, |locked, now, effects| assert!(locked.replica.configure(entry, now, effects)));
     }
 
     pub(crate) async fn reopen(self) -> Self {
@@ -65,8 +89,7 @@ impl TestStore {
 
     pub(crate) fn serve_none(&self) {
         for partition in 0..PARTITIONS {
-            let partitions = &self.store.partitions;
-            partitions.set_role(partition, &mut partitions.lock(partition), Role::None);
+            self.configure(partition, Entry { epoch: 2, ..Entry::default() });
         }
     }
 
@@ -82,7 +105,7 @@ async fn execute(file: &Path, statement: &'static str) {
 }
 
 fn operation(key: &str, condition: Condition, action: Action) -> Operation {
-    Operation { name: EntryName::new(&Bucket::default(), key).unwrap(), condition, action }
+    Operation::new(EntryName::new(&Bucket::default(), key).unwrap(), condition, action)
 }
 
 pub(crate) fn put(key: &str, value: &str) -> Operation {
@@ -92,6 +115,10 @@ pub(crate) fn put(key: &str, value: &str) -> Operation {
 pub(crate) fn put_with(key: &str, value: &str, condition: Condition, durability: Option<Durability>) -> Operation {
     let value = value.as_bytes().to_vec().into();
     operation(key, condition, Action::Put(Put { value, content_type: String::new(), ttl: None, durability }))
+}
+
+pub(crate) fn keyed(operation: Operation, key: &str) -> Operation {
+    Operation { idempotency_key: Some(IdempotencyKey::parse(key).unwrap()), ..operation }
 }
 
 pub(crate) fn get(key: &str) -> Operation {

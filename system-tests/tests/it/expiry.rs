@@ -8,7 +8,7 @@ use crate::support::{Cluster, PATIENCE, Setup, eventually, sends_problem};
 async fn a_key_whose_time_has_come_is_not_found_and_is_swept() {
     let cluster = Cluster::start(Setup::default()).await;
     for key in 0..60 {
-        let query = if key % 2 == 0 { "?ttl=1500ms" } else { "?ttl=1h" };
+        let query = if key % 2 == 0 { "?ttl=5s" } else { "?ttl=1h" };
         assert_eq!(cluster.client.put_key(cluster.url(), &key.to_string(), query, "value").await.status, 201);
     }
     let reply = cluster.client.get_key(cluster.url(), "0").await;

@@ -4,6 +4,7 @@
 mod conditions;
 mod crash;
 mod expiry;
+mod faults;
 mod import;
 mod membership;
 mod metrics;

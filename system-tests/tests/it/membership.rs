@@ -1,6 +1,7 @@
 //! Nodes that join, leave, and fall silent while clients go on.
 
 use cairn_api_spec::ErrorCode;
+use futures_util::future::join_all;
 
 use crate::support::{Cluster, Load, PATIENCE, Setup, eventually, key_url, sends_problem};
 
@@ -53,8 +54,10 @@ async fn grow_and_shrink(setup: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_keys_of_a_killed_node_are_offline_until_it_is_back_and_never_not_found() {
-    let mut cluster = Cluster::start(Setup::default()).await;
+async fn keys_whose_only_copy_is_on_a_killed_node_are_offline_until_it_is_back_and_never_not_found() {
+    // The master tries so long before it says that a partition is offline.
+    let master = &[("REPLICATION_FACTOR", "1"), ("LINK_DEADLINE", "200ms")];
+    let mut cluster = Cluster::start(Setup { master, ..Setup::default() }).await;
     let (client, url, entries) = (cluster.client.clone(), cluster.url().to_owned(), entries(60));
     cluster.import(&entries).await;
     let owners = cluster.owners(entries.iter().map(|(key, _)| key.as_str())).await;
@@ -67,7 +70,7 @@ async fn the_keys_of_a_killed_node_are_offline_until_it_is_back_and_never_not_fo
             if seen == state { Ok(()) } else { Err(seen) }
         })
         .await;
-        for ((key, value), owner) in entries.iter().zip(&owners) {
+        join_all(entries.iter().zip(&owners).map(async |((key, value), owner)| {
             let (read, written) = (client.get_key(&url, key).await, client.put_key(&url, key, "", value.clone()).await);
             if *owner == 0 {
                 sends_problem(&read, ErrorCode::PartitionOffline);
@@ -75,7 +78,8 @@ async fn the_keys_of_a_killed_node_are_offline_until_it_is_back_and_never_not_fo
             } else {
                 assert_eq!((read.status, read.text(), written.status), (200, value.clone(), 204), "{key}");
             }
-        }
+        }))
+        .await;
         sends_problem(&client.get(&format!("{url}/keys")).await, ErrorCode::PartitionOffline);
     }
     cluster.restart_node(0).await;

@@ -14,7 +14,7 @@ const PROMPT: Duration = Duration::from_secs(2);
 async fn with_cold_keys() -> (Cluster, Vec<(String, String)>) {
     let node = &[("LRU_SIZE", "64"), ("DISK_MAX_BYTES", "64KiB")];
     let master = &[("PARTITIONS", "16")];
-    let cluster = Cluster::start(Setup { nodes: 1, object_store: true, node, master }).await;
+    let cluster = Cluster::start(Setup { nodes: 1, object_store: true, node, master, ..Setup::default() }).await;
     let entries: Vec<_> = (0..300).map(|i| (format!("cold {i}"), format!("{i:01000}"))).collect();
     cluster.import(&entries).await;
     cluster.uploaded().await;

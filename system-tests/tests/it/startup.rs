@@ -18,7 +18,7 @@ async fn refusal(mut server: Server) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_the_data_of_another_cluster_refuses_to_start_and_says_so() {
-    let (mut ours, theirs) = (
+    let (mut ours, mut theirs) = (
         Cluster::start(Setup { nodes: 1, ..Setup::default() }).await,
         Cluster::start(Setup { nodes: 1, ..Setup::default() }).await,
     );
@@ -37,7 +37,7 @@ async fn a_node_with_the_data_of_another_cluster_refuses_to_start_and_says_so() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_node_with_the_same_id_is_refused_and_says_so() {
-    let cluster = Cluster::start(Setup::default()).await;
+    let mut cluster = Cluster::start(Setup::default()).await;
     let first = cluster.node("node-1").await.unwrap();
     let mut second = cluster.new_node("node-1");
     second.start().await;

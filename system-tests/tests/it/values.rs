@@ -210,7 +210,8 @@ async fn what_is_wrong_with_a_request_is_told_as_a_problem_document_by_both_serv
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_trace_id_of_a_failure_stands_in_the_log_and_is_the_callers_own_when_it_sent_one() {
-    let mut cluster = Cluster::start(Setup { nodes: 1, ..Setup::default() }).await;
+    let master = &[("LINK_DEADLINE", "200ms")];
+    let mut cluster = Cluster::start(Setup { nodes: 1, master, ..Setup::default() }).await;
     cluster.nodes[0].kill();
     let problem = sends_problem(&cluster.client.get_key(cluster.url(), "key").await, ErrorCode::PartitionOffline);
     let line = cluster.master.log_line(&problem.trace_id).await;

@@ -63,6 +63,8 @@ impl Settings<'_> {
             Some(s3) => config.s3_credentials = Some(s3.credentials()),
             None => config.s3_bucket = None,
         }
+        // All servers stop together: nobody is left to hand over to.
+        config.hand_over = false;
         adapt(&mut config.common, NODE_DRAIN);
         Ok(config)
     }

@@ -48,7 +48,53 @@ async fn nodes_and_ring_are_shown_as_tables() {
         assert!(line.contains("active"), "{line}");
         assert!(text(&ring.stdout).contains(id));
     }
-    assert!(text(&ring.stdout).contains("32 partitions by xxh3-64, 0 without a primary"), "{}", text(&ring.stdout));
+    for column in ["session", "primary of", "replica of"] {
+        assert!(text(&nodes.stdout).contains(column), "{}", text(&nodes.stdout));
+    }
+    for part in ["32 partitions by xxh3-64, 0 without a primary", "2 copies by primary_replica", "taking over"] {
+        assert!(text(&ring.stdout).contains(part), "{}", text(&ring.stdout));
+    }
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_partition_is_shown_with_who_holds_it() {
+    let test = TestCluster::start().await;
+    let map = test.cache.ring().await.unwrap();
+    let shown = test.cairn(&["ring", "--partitions"], "").await;
+    let (_, partitions) = text(&shown.stdout).split_once("successor").unwrap();
+    for partition in &map.partitions {
+        let (id, primary) = (partition.id.to_string(), partition.primary.as_deref().unwrap());
+        let row = |line: &&str| line.split_whitespace().next() == Some(&id);
+        assert!(partitions.lines().find(row).unwrap().contains(primary), "{partitions}");
+    }
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_are_shown_paused_and_limited() {
+    let test = TestCluster::start().await;
+    let rebalance = async |args: &[&str]| {
+        let output = test.cairn(&[&["rebalance"], args].concat(), "").await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).lines().last().unwrap().to_owned()
+    };
+    let summary = rebalance(&[]).await;
+    assert!(summary.starts_with("running: ") && summary.contains("(no limit)"), "{summary}");
+    let summary = rebalance(&["--pause", "--max-moves", "5", "--bytes-per-second", "3MiB"]).await;
+    assert!(summary.starts_with("paused: ") && summary.contains("of at most 5 moving"), "{summary}");
+    assert!(summary.contains("(at most 3.00 MiB/s for each node)"), "{summary}");
+    assert!(rebalance(&["--resume"]).await.starts_with("running: "));
+    let kept = test.cache.rebalance().await.unwrap();
+    assert_eq!((kept.paused, kept.max_moves, kept.bytes_per_second), (false, 5, 3 << 20));
+
+    let refused = test.cairn(&["rebalance", "--max-moves", "0"], "").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).starts_with("cairn: invalid_parameter: "), "{}", text(&refused.stderr));
+    for wrong in [&["--pause", "--resume"][..], &["--bytes-per-second", "fast"], &["--max-moves", "-1"]] {
+        let output = test.cairn(&[&["rebalance"], wrong].concat(), "").await;
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
     test.stop().await;
 }
 

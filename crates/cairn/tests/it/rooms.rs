@@ -3,15 +3,16 @@
 use std::{collections::BTreeSet, path::Path};
 
 /// Each room, and the rooms that it may look into.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("api-spec", &[]),
     ("crates/link", &[]),
     ("crates/placement", &["api-spec"]),
+    ("crates/replication", &["api-spec"]),
     ("crates/server-kit", &["api-spec"]),
     ("crates/data-api", &["api-spec", "server-kit"]),
     ("client-sdk", &["api-spec"]),
     ("master", &["api-spec", "data-api", "link", "placement", "server-kit"]),
-    ("node", &["api-spec", "data-api", "link", "server-kit"]),
+    ("node", &["api-spec", "data-api", "link", "replication", "server-kit"]),
     ("crates/cairn", &["api-spec", "client-sdk", "master", "node", "server-kit"]),
 ];
 

@@ -100,6 +100,18 @@ fn values_are_plain_bytes_and_each_operation_has_one_success_type() {
     assert_eq!(metadata("200"), metadata("201"));
 }
 
+#[test]
+fn every_write_takes_an_idempotency_key_and_no_optional_parameter_is_prefilled() {
+    for (path, method, operation) in operations(&document()) {
+        let parameters = operation["parameters"].as_array().unwrap();
+        let takes_key = parameters.iter().any(|p| p["name"] == "Idempotency-Key");
+        assert_eq!(takes_key, ["put", "post", "delete"].contains(&&*method), "{method} {path}");
+        for parameter in parameters.iter().filter(|p| p["required"] == false) {
+            assert!(parameter.get("example").is_none(), "{method} {path}: {parameter}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_documented_query_parameters_are_the_ones_that_are_taken() {
     let server = start().await;

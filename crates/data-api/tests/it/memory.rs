@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) aborted: usize,
     /// The last put, without its value.
     pub(crate) last_put: Option<(Option<std::time::Duration>, Option<cairn_api_spec::operation::Durability>)>,
+    /// The last operation's.
+    pub(crate) idempotency_key: Option<String>,
 }
 
 #[derive(Clone)]
@@ -61,13 +63,15 @@ impl Memory {
 
     fn apply(&self, operation: Operation) -> Outcome {
         let mut state = self.state.lock().unwrap();
+        let tier = if operation.is_eventual() { Tier::Replica } else { Tier::Memory };
+        self.seen.send_modify(|seen| seen.idempotency_key = operation.idempotency_key.map(|key| key.to_string()));
         let name = operation.name.as_bytes().clone();
         let live = state.live.get(&name).cloned();
         let version = live.as_ref().map(|entry| entry.metadata.version);
         if !operation.condition.holds(version) {
             return match (live, operation.action, operation.condition) {
                 (Some(entry), Action::Get | Action::Head, Condition::Differs(_) | Condition::Absent) => {
-                    Outcome::NotModified(entry.metadata, Tier::Memory)
+                    Outcome::NotModified(entry.metadata, tier)
                 }
                 _ => Outcome::ConditionFailed(version.or(state.deleted.get(&name).copied()).unwrap_or_default()),
             };
@@ -83,7 +87,7 @@ impl Memory {
             (_, None) => Outcome::Missing(state.deleted.get(&name).copied().unwrap_or_default()),
             (Action::Get, Some(Entry { value, metadata })) => {
                 let value = (value.len() <= WHOLE_BYTES).then_some(value);
-                Outcome::Found { metadata, tier: Tier::Memory, value }
+                Outcome::Found { metadata, tier, value }
             }
             (Action::Head, Some(Entry { metadata, .. })) => {
                 Outcome::Found { metadata, tier: Tier::Disk, value: Some(Bytes::new()) }

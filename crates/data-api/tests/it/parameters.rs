@@ -68,10 +68,11 @@ async fn buckets_keep_equal_keys_apart() {
 async fn parameters_that_do_not_belong_to_the_operation_are_named_with_those_that_do() {
     let server = start().await;
     for (method, target, named, allowed) in [
-        ("GET", "/keys/a?ttl=1", "ttl", "bucket"),
-        ("HEAD", "/keys/a?x", "x", "bucket"),
+        ("GET", "/keys/a?ttl=1", "ttl", "bucket, consistency"),
+        ("HEAD", "/keys/a?x", "x", "bucket, consistency"),
         ("PUT", "/keys/a?tttl=1", "tttl", "bucket, ttl, durability"),
         ("PUT", "/keys/a?ttl=1&ttl=1", "ttl", "bucket, ttl, durability"),
+        ("PUT", "/keys/a?consistency=eventual", "consistency", "bucket, ttl, durability"),
         ("DELETE", "/keys/a?ttl=1", "ttl", "bucket, durability"),
         ("POST", "/keys?ttl=1", "ttl", "bucket, durability"),
         ("GET", "/keys?durability=disk", "durability", "bucket, prefix, limit, cursor"),

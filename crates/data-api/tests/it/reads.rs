@@ -71,6 +71,28 @@ async fn head_says_what_get_says_without_the_value() {
 }
 
 #[tokio::test]
+async fn a_read_is_strong_unless_it_says_that_it_may_be_stale() {
+    let server = start().await;
+    let version = server.put("/keys/a", "1").await.version();
+    for (target, detail) in [
+        ("/keys/a", "detail=memory"),
+        ("/keys/a?consistency=strong", "detail=memory"),
+        ("/keys/a?consistency=eventual", "detail=replica"),
+    ] {
+        let reply = server.get(target).await;
+        assert_eq!((reply.status, reply.text()), (200, "1"));
+        assert_eq!(reply.header("Cache-Status"), Some(&*format!("node-1; hit; {detail}")));
+        let same = server.send("HEAD", target, &[&format!("If-None-Match: \"{version}\"")], b"").await;
+        assert_eq!(same.status, 304);
+        assert_eq!(same.header("Cache-Status"), Some(&*format!("node-1; hit; {detail}")));
+    }
+    let detail = server.get("/keys/a?consistency=weak").await.error(400, "invalid_parameter");
+    assert!(detail.contains("strong or eventual"), "{detail}");
+    server.send("DELETE", "/keys/a?consistency=eventual", &[], b"").await.error(400, "invalid_parameter");
+    server.get("/keys?consistency=eventual").await.error(400, "invalid_parameter");
+}
+
+#[tokio::test]
 async fn several_heads_share_a_connection() {
     let server = start().await;
     server.put("/keys/a", "12345").await;

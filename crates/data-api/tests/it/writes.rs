@@ -114,6 +114,44 @@ async fn the_durability_is_passed_on() {
 }
 
 #[tokio::test]
+async fn every_write_passes_its_idempotency_key_on() {
+    let server = start().await;
+    let seen = || server.domain.seen.borrow().idempotency_key.clone();
+    let large = "x".repeat(100_000);
+    let json = "Content-Type: application/json";
+    for (method, target, body) in [
+        ("PUT", "/keys/a", "1"),
+        ("PUT", "/keys/a", &large),
+        ("POST", "/keys", r#"{"key":"a","value":"1"}"#),
+        ("DELETE", "/keys/a", ""),
+    ] {
+        let reply = server.send(method, target, &[json, "Idempotency-Key: once-1"], body.as_bytes()).await;
+        assert!(reply.status < 300, "{method} {reply:?}");
+        assert_eq!(seen().as_deref(), Some("once-1"), "{method}");
+        server.send(method, target, &[json], body.as_bytes()).await;
+        assert_eq!(seen(), None, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_that_is_none_is_refused() {
+    let server = start().await;
+    let long = format!("Idempotency-Key: {}", "k".repeat(256));
+    let twice = ["Idempotency-Key: a", "Idempotency-Key: b"];
+    for headers in
+        [&["Idempotency-Key: "][..], &["Idempotency-Key: a b"], &["Idempotency-Key: \u{e9}"], &[&long], &twice]
+    {
+        for (method, target) in [("PUT", "/keys/a"), ("POST", "/keys"), ("DELETE", "/keys/a")] {
+            server.send(method, target, headers, b"1").await.error(400, "invalid_parameter");
+        }
+    }
+    let detail = server.send("PUT", "/keys/a", &["Idempotency-Key: "], b"1").await.error(400, "invalid_parameter");
+    assert!(detail.contains("1 to 255 visible ASCII"), "{detail}");
+    let longest = format!("Idempotency-Key: {}", "k".repeat(255));
+    assert_eq!(server.send("PUT", "/keys/a", &[&longest], b"1").await.status, 201);
+}
+
+#[tokio::test]
 async fn a_content_type_that_cannot_come_back_is_refused() {
     let server = start().await;
     let fits = format!("Content-Type: {}", "a".repeat(255));

@@ -66,6 +66,15 @@ impl Client {
         reply.json()
     }
 
+    /// A document, or why there is none.
+    pub(crate) async fn try_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
+        match self.send(Method::GET, url, &[], Bytes::new()).await {
+            Ok(reply) if reply.status == 200 => Ok(reply.json()),
+            Ok(reply) => Err(reply.text()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     pub(crate) async fn delete(&self, url: &str) -> Reply {
         let sent = self.send(Method::DELETE, url, &[], Bytes::new()).await;
         sent.unwrap_or_else(|error| panic!("DELETE {url}: {error:?}"))

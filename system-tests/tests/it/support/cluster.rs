@@ -5,25 +5,29 @@ use std::{fs, net::Ipv4Addr, time::Duration};
 use bytes::Bytes;
 use cairn_api_spec::{
     Bucket, EntryName,
-    cluster::{Node, NodeState, NodeStats, Ring, Stats},
+    cluster::{Health, Node, NodeState, NodeStats, Partition, Ring, Stats},
 };
 use futures_util::{StreamExt, stream};
 use tempfile::TempDir;
 
-use super::{CONCURRENCY, Client, ObjectStore, PATIENCE, Reply, Server, eventually};
+use super::{CONCURRENCY, Client, Network, ObjectStore, PATIENCE, Reply, Server, SmallDisk, eventually, planted_node};
 
 /// What a cluster is started with, beside what every cluster here has.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) nodes: usize,
     pub(crate) object_store: bool,
+    /// Every server gets a network namespace of its own, so that the network between them can be cut; needs root.
+    pub(crate) network: bool,
+    /// The nodes have the bug that the judge must find.
+    pub(crate) planted_bug: bool,
     pub(crate) master: &'static [(&'static str, &'static str)],
     pub(crate) node: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nodes: 3, object_store: false, master: &[], node: &[] }
+        Self { nodes: 3, object_store: false, network: false, planted_bug: false, master: &[], node: &[] }
     }
 }
 
@@ -37,7 +41,9 @@ pub(crate) struct Cluster {
     node_urls: Vec<String>,
     setup: Setup,
     host: Ipv4Addr,
+    network: Option<Network>,
     store: Option<ObjectStore>,
+    disks: Vec<SmallDisk>,
     directory: TempDir,
 }
 
@@ -45,7 +51,9 @@ impl Cluster {
     /// Starts everything and waits until every partition is served.
     pub(crate) async fn start(setup: Setup) -> Self {
         let directory = TempDir::new().unwrap();
-        let host = host();
+        let mut network = setup.network.then(Network::new);
+        let place = network.as_mut().map(|network| network.add("master"));
+        let host = place.as_ref().map_or_else(host, |place| place.address);
         let store = match setup.object_store {
             true => Some(ObjectStore::start().await),
             false => None,
@@ -57,6 +65,7 @@ impl Cluster {
         ];
         let mut master = Server::new("master", "cairn-master", &directory.path().join("master"), &environment);
         setup.master.iter().for_each(|(name, value)| master.set(name, value));
+        place.iter().for_each(|place| master.set_namespace(&place.namespace));
         let address = master.start().await;
         // From now on it is a server at a known address, as those of operators are.
         master.set("LISTEN_ADDR", &address);
@@ -68,7 +77,9 @@ impl Cluster {
             node_urls: Vec::new(),
             setup,
             host,
+            network,
             store,
+            disks: Vec::new(),
             directory,
         };
         for _ in 0..setup.nodes {
@@ -91,14 +102,20 @@ impl Cluster {
         &self.node_urls[index]
     }
 
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().unwrap()
+    }
+
     pub(crate) fn store(&self) -> &ObjectStore {
         self.store.as_ref().unwrap()
     }
 
     /// A node of this cluster that is not started.
-    pub(crate) fn new_node(&self, node_id: &str) -> Server {
+    pub(crate) fn new_node(&mut self, node_id: &str) -> Server {
+        let place = self.network.as_mut().map(|network| network.add(node_id));
+        let host = place.as_ref().map_or(self.host, |place| place.address);
         let mut environment = vec![
-            ("LISTEN_ADDR", format!("{}:0", self.host)),
+            ("LISTEN_ADDR", format!("{host}:0")),
             ("DATA_DIR", "data".to_owned()),
             ("HEARTBEAT_INTERVAL", "250ms".to_owned()),
             ("ROUTER_ADDR", self.master_url.clone()),
@@ -108,6 +125,10 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix(node_id).tempdir_in(self.directory.path()).unwrap().keep();
         let mut node = Server::new(node_id, "cairn-node", &directory, &environment);
         self.setup.node.iter().for_each(|(name, value)| node.set(name, value));
+        place.iter().for_each(|place| node.set_namespace(&place.namespace));
+        if self.setup.planted_bug {
+            node.set_binary(planted_node());
+        }
         node
     }
 
@@ -134,22 +155,22 @@ impl Cluster {
 
     /// A node as the master knows it.
     pub(crate) async fn node(&self, node_id: &str) -> Result<Node, String> {
-        let reply = self.client.get(&format!("{}/nodes/{node_id}", self.master_url)).await;
-        if reply.status == 200 { Ok(reply.json()) } else { Err(reply.text()) }
+        self.client.try_json(&format!("{}/nodes/{node_id}", self.master_url)).await
     }
 
     /// Waits until every running node is active, and every partition is served and stays where it is.
     pub(crate) async fn ready(&self) {
-        eventually("the cluster is ready", PATIENCE, async || {
-            let stats: Stats = self.client.json(&format!("{}/stats", self.master_url)).await;
-            let health = self.client.get(&format!("{}/health/ready", self.master_url)).await;
+        eventually("the cluster is ready", PATIENCE * 2, async || {
+            let stats: Stats = self.client.try_json(&format!("{}/stats", self.master_url)).await?;
+            let ready: Health = self.client.try_json(&format!("{}/health/ready", self.master_url)).await?;
             let running = |id: &str| self.nodes.iter().any(|node| node.name == id && node.is_running());
             let idle = stats.nodes.iter().find(|node| running(&node.node_id) && node.state != NodeState::Active);
             if let Some(node) = idle {
                 return Err(format!("{} is {:?}", node.node_id, node.state));
             }
-            if stats.partitions_offline + stats.partitions_moving > 0 || health.status != 200 {
-                return Err(format!("{} offline, {} moving", stats.partitions_offline, stats.partitions_moving));
+            if stats.partitions_offline + stats.partitions_moving > 0 {
+                let (offline, moving) = (stats.partitions_offline, stats.partitions_moving);
+                return Err(format!("{offline} offline, {moving} moving, {ready:?}"));
             }
             let mut serving = 0;
             for index in (0..self.nodes.len()).filter(|index| self.nodes[*index].is_running()) {
@@ -161,13 +182,32 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until every partition has as many in-sync copies as there are to be, nothing moves, and nothing waits.
+    pub(crate) async fn settled(&self) {
+        self.ready().await;
+        let running = self.nodes.iter().filter(|node| node.is_running()).count();
+        eventually("every copy is in sync", PATIENCE * 3, async || {
+            let ring = self.ring().await;
+            let copies = (ring.replication.factor as usize).min(running);
+            let is_settled = |partition: &&Partition| {
+                partition.in_sync.len() == copies && partition.learners.is_empty() && partition.successor.is_none()
+            };
+            if let Some(other) = ring.partitions.iter().find(|partition| !is_settled(partition)) {
+                return Err(format!("{copies} copies are wanted: {other:?}"));
+            }
+            let waiting: u64 = self.all_stats().await.iter().map(|stats| stats.replication_pending).sum();
+            if waiting == 0 { Ok(()) } else { Err(format!("{waiting} writes wait")) }
+        })
+        .await;
+        self.ready().await;
+    }
+
     pub(crate) async fn ring(&self) -> Ring {
         self.client.json(&format!("{}/ring", self.master_url)).await
     }
 
     pub(crate) async fn node_stats(&self, index: usize) -> Result<NodeStats, String> {
-        let reply = self.client.get(&format!("{}/stats", self.node_urls[index])).await;
-        if reply.status == 200 { Ok(reply.json()) } else { Err(reply.text()) }
+        self.client.try_json(&format!("{}/stats", self.node_urls[index])).await
     }
 
     /// The statistics of all running nodes, straight from them.
@@ -220,6 +260,17 @@ impl Cluster {
     /// Starts a stopped node again, at the address that it had.
     pub(crate) async fn restart_node(&mut self, index: usize) {
         self.nodes[index].start().await;
+    }
+
+    /// Puts a stopped node's data on a disk of this size; needs root.
+    pub(crate) fn limit_disk(&mut self, index: usize, size: &str) -> &SmallDisk {
+        assert!(!self.nodes[index].is_running());
+        self.disks.push(SmallDisk::around(&self.nodes[index].directory().join("data"), size));
+        &self.disks[self.disks.len() - 1]
+    }
+
+    pub(crate) fn small_disk(&self) -> &SmallDisk {
+        &self.disks[0]
     }
 
     /// Deletes a stopped node's data.

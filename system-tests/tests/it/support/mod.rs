@@ -2,22 +2,34 @@
 
 mod client;
 mod cluster;
+mod disk;
+pub(crate) mod entry;
 mod load;
+mod network;
 mod object_store;
+mod pipeline;
 mod process;
 mod raw;
+mod replicas;
+mod scenario;
 mod unicode;
+mod workload;
 
 use std::time::Duration;
 
 pub(crate) use self::{
     client::{Client, Reply, key_url, sends_problem},
     cluster::{Cluster, Setup},
+    disk::{SmallDisk, SyncErrors, copy_directory},
     load::Load,
+    network::{Network, needs_root},
     object_store::{Mode, ObjectStore},
-    process::Server,
+    pipeline::pipeline,
+    process::{Server, planted_node},
     raw::send_raw,
+    scenario::{Scenario, followed_by, led_by},
     unicode::unicode_data,
+    workload::{Through, Workload},
 };
 
 /// How long a test waits for what must happen.

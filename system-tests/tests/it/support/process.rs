@@ -21,6 +21,8 @@ pub(crate) struct Server {
     binary: PathBuf,
     directory: PathBuf,
     environment: BTreeMap<String, String>,
+    /// The network namespace that it runs in, if not in that of the tests.
+    namespace: Option<String>,
     child: Option<Child>,
     starts: usize,
 }
@@ -41,6 +43,7 @@ impl Server {
             binary: binaries().join(binary),
             directory: directory.to_owned(),
             environment,
+            namespace: None,
             child: None,
             starts: 0,
         }
@@ -50,11 +53,29 @@ impl Server {
         self.environment.insert(name.to_owned(), value.to_string());
     }
 
+    pub(crate) fn set_namespace(&mut self, namespace: &str) {
+        self.namespace = Some(namespace.to_owned());
+    }
+
+    /// Runs another program from the next start on.
+    pub(crate) fn set_binary(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Starts the process without waiting for anything.
     pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         self.starts += 1;
-        let child = Command::new(&self.binary)
+        // `ip netns exec` becomes the server, so that its process is the server's.
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
+        let child = command
             .env_clear()
             .envs(&self.environment)
             .current_dir(&self.directory)
@@ -99,6 +120,12 @@ impl Server {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// What the process wrote since its first start.
+    pub(crate) fn whole_log(&self) -> String {
+        let log = |start| fs::read_to_string(self.directory.join(format!("stderr.{start}.log"))).unwrap_or_default();
+        (1..=self.starts).map(|start| format!("--- start {start}\n{}", log(start))).collect()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory.join(format!("stderr.{}.log", self.starts))
     }
@@ -121,11 +148,29 @@ impl Server {
 
     /// Asks the process to stop, and waits until it has: SIGTERM.
     pub(crate) async fn terminate(&mut self) -> Ended {
-        let pid = self.child.as_ref().map(Child::id).unwrap();
-        // A shell has `kill` built in, so no program need be installed, and no unsafe call is needed here.
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -TERM {pid}")).status().unwrap();
-        assert!(sent.success(), "{pid} could not be told to stop");
+        self.signal("TERM");
         self.ended().await
+    }
+
+    /// Halts the process as a paused virtual machine is: SIGSTOP.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on: SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.pid();
+        // A shell has `kill` built in, so no program need be installed, and no unsafe call is needed here.
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {pid}")).status().unwrap();
+        assert!(sent.success(), "{pid} could not be sent SIG{signal}");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map(Child::id).unwrap()
     }
 
     /// Waits for the end of a process that ends by itself, or was told to.
@@ -187,4 +232,19 @@ fn build() -> PathBuf {
         }
     }
     directory.unwrap()
+}
+
+/// A node that answers writes before its replicas have them, and reads without a lease; built when it is first asked
+/// for.
+pub(crate) fn planted_node() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let built = escargot::CargoBuild::new()
+            .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .bin("planted-node")
+            .features("planted-bug")
+            .current_release()
+            .run();
+        built.unwrap_or_else(|error| panic!("the node with the bug cannot be built: {error}")).path().to_owned()
+    })
 }

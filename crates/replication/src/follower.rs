@@ -1,0 +1,87 @@
+//! What a replica or a learner answers to a primary.
+
+use std::{fmt::Debug, hash::Hash};
+
+use crate::{
+    entry::Member,
+    replica::{Collected, Effect, Header, Refusal, Replica, Role, Write},
+};
+
+impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
+    /// A primary's write. When it is taken, the caller stores it as durably as the write asks, and then acknowledges it.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then it must not be stored.
+    pub fn append(
+        &mut self,
+        header: &Header<N>,
+        write: Write<D>,
+        now: u64,
+        out: &mut Vec<Effect<N, D>>,
+    ) -> Result<(), Refusal> {
+        self.follow(header, out)?;
+        self.note(write, now);
+        Ok(())
+    }
+
+    /// A primary asks for a lease: that this replica does not take its place for [`Settings::promise`] from now on.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then there is no lease.
+    ///
+    /// [`Settings::promise`]: crate::Settings::promise
+    pub fn renew(&mut self, header: &Header<N>, now: u64, out: &mut Vec<Effect<N, D>>) -> Result<(), Refusal> {
+        self.follow(header, out)?;
+        self.make_promise(&header.primary, now);
+        Ok(())
+    }
+
+    /// A new primary asks for what may not be everywhere. The answer is a lease, too, and when this replica was the
+    /// primary, the word that it is none any more.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn collect(
+        &mut self,
+        header: &Header<N>,
+        now: u64,
+        out: &mut Vec<Effect<N, D>>,
+    ) -> Result<Collected<D>, Refusal> {
+        self.follow(header, out)?;
+        self.make_promise(&header.primary, now);
+        let writes = self.unstable.iter().map(|unstable| unstable.write.clone()).collect();
+        Ok(Collected { writes, stable: self.stable, last: self.last })
+    }
+
+    /// Whether to do what a primary says.
+    fn follow(&mut self, header: &Header<N>, out: &mut Vec<Effect<N, D>>) -> Result<(), Refusal> {
+        // A primary sends to those only that it knows to be in sync, or that have asked to learn.
+        if header.session != self.me.session {
+            return Err(Refusal::NotHolder);
+        }
+        if self.role == Role::Idle {
+            self.fence = self.fence.max(header.epoch);
+            return Err(Refusal::NotHolder);
+        }
+        let known = self.entry.epoch == self.fence;
+        // The same primary under a later entry asks the same holders, or more of them.
+        let same_primary = known && !self.role.leads() && self.entry.primary.as_ref() == Some(&header.primary.node);
+        if header.epoch > self.fence {
+            // The entry that says so is on its way.
+            self.stop_leading(out);
+            self.fence = header.epoch;
+            if self.role != Role::Learner {
+                self.role = Role::Replica;
+            }
+        } else if header.epoch < self.since || (!same_primary && (known || header.epoch < self.fence)) {
+            return Err(Refusal::Stale(self.fence));
+        }
+        self.set_stable(header.stable);
+        Ok(())
+    }
+
+    fn make_promise(&mut self, to: &Member<N>, now: u64) {
+        self.promises.retain(|(other, until)| other != to && now < *until);
+        self.promises.push((to.clone(), now + self.settings.promise));
+    }
+}

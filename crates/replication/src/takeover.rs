@@ -1,0 +1,107 @@
+//! How a replica becomes the primary: it collects from every in-sync peer the writes that may not be everywhere, waits
+//! until the promise that it gave the former primary is over, brings those writes everywhere, and only then serves.
+
+use std::{fmt::Debug, hash::Hash};
+
+use crate::{
+    entry::Member,
+    replica::{Collected, Effect, Peer, Replica, Role},
+};
+
+impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
+    /// The data of a [`Role::Preparing`] replica are here: it begins to take over.
+    pub fn lead(&mut self, now: u64, out: &mut Vec<Effect<N, D>>) {
+        if self.role != Role::Preparing {
+            return;
+        }
+        self.role = Role::Collecting;
+        self.since = self.entry.epoch;
+        let others = self.entry.in_sync.iter().filter(|member| **member != self.me).cloned();
+        self.peers = (0..).zip(others).map(|(slot, member)| Peer::new(member, slot, true)).collect();
+        for peer in &mut self.peers {
+            (peer.collecting_since, peer.in_sync_since) = (Some(now), now);
+        }
+        self.confirm_at = now;
+        self.tick(now, out);
+    }
+
+    /// An in-sync peer has answered what was asked at `sent_at`, with an entry of `epoch`.
+    pub fn collected(
+        &mut self,
+        from: &Member<N>,
+        epoch: u64,
+        sent_at: u64,
+        collected: Collected<D>,
+        now: u64,
+        out: &mut Vec<Effect<N, D>>,
+    ) {
+        // An answer of an earlier time as the primary says nothing about what others have done since.
+        if self.role != Role::Collecting || epoch < self.since {
+            return;
+        }
+        if let Some(peer) = self.peer(from).filter(|peer| peer.collecting_since.is_some()) {
+            peer.collecting_since = None;
+            self.granted(from, sent_at);
+            self.set_stable(collected.stable);
+            self.observe(collected.last);
+            for write in collected.writes {
+                self.note(write, now);
+            }
+        }
+        self.confirmed(from, now, out);
+    }
+
+    /// A former primary knows of the change, so it does not serve any more.
+    pub fn confirmed(&mut self, from: &Member<N>, now: u64, out: &mut Vec<Effect<N, D>>) {
+        if self.role == Role::Collecting {
+            self.promises.retain(|(to, _)| to != from);
+            self.end_takeover(now, out);
+        }
+    }
+
+    /// Asks former primaries that are no peers any more: the promise to one that answers need not be waited for.
+    pub(crate) fn ask_for_confirmation(&mut self, now: u64, out: &mut Vec<Effect<N, D>>) {
+        if self.role != Role::Collecting || now < self.confirm_at {
+            return;
+        }
+        self.confirm_at = now + self.settings.retry;
+        let answers = |to: &Member<N>| to.node != self.me.node && self.peers.iter().all(|peer| peer.member != *to);
+        let former = self.promises.iter().filter(|(to, _)| answers(to));
+        out.extend(former.map(|(to, _)| Effect::Collect { to: to.clone(), header: self.header(to), sent_at: now }));
+    }
+
+    /// Goes on to bring the collected writes everywhere, once nothing stands against it.
+    pub(crate) fn end_takeover(&mut self, now: u64, out: &mut Vec<Effect<N, D>>) {
+        let promised = self.promises.iter().any(|(_, until)| now < *until);
+        let waits = self.peers.iter().any(|peer| peer.collecting_since.is_some());
+        if self.role != Role::Collecting || promised || waits {
+            return;
+        }
+        self.promises.clear();
+        self.role = Role::Syncing;
+        self.committed = self.stable;
+        for unstable in &mut self.unstable {
+            (unstable.since, unstable.ahead, unstable.acks) = (now, false, 0);
+            (unstable.persisted, unstable.failed) = (false, false);
+        }
+        for unstable in &self.unstable {
+            out.push(Effect::Persist(unstable.write.clone()));
+            self.send(&unstable.write, out);
+        }
+        self.advance(out);
+    }
+
+    /// Serves once the collected writes are everywhere.
+    pub(crate) fn end_sync(&mut self) {
+        let synced = self.unstable.back().is_none_or(|newest| newest.write.version <= self.committed);
+        if self.role == Role::Syncing && synced {
+            self.role = Role::Serving;
+            self.look_at_successor();
+            // Whatever is here, from earlier sessions too, is settled now.
+            self.committed = self.last;
+            if self.unstable.is_empty() {
+                self.stable = self.last;
+            }
+        }
+    }
+}

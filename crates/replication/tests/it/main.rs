@@ -1,0 +1,26 @@
+//! The proof of the protocol, over the real state machine.
+//!
+//! | module | what |
+//! |---|---|
+//! | `host`, `inbox`, `copy`, `message` | what a node does with the state machine: its disk, its clients, a learner's copy |
+//! | `store` | the metadata store's entry, and everything that may legally be done to it |
+//! | `model`, `state`, `promises`, `goal` | the model: whatever can happen in a small cluster, and what must hold |
+//! | `clusters`, `exhaustive` | the clusters that are explored completely |
+//! | `planted` | bugs in a node or a controller, each of which must be found |
+//! | `simulator` | whole clusters under faults by seed, with `cairn_placement` as the controller |
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failed test")]
+
+mod clusters;
+mod copy;
+mod exhaustive;
+mod goal;
+mod hashed;
+mod host;
+mod inbox;
+mod message;
+mod model;
+mod planted;
+mod promises;
+mod simulator;
+mod state;
+mod store;

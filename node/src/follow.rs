@@ -1,0 +1,183 @@
+//! What this node answers to primaries: it stores their writes, gives leases, and tells new ones what it has.
+
+use std::collections::BTreeSet;
+
+use cairn_api_spec::{
+    Version,
+    operation::{Durability, IdempotencyKey},
+    peer::{Append, Collect, Collected, Granted, Refused, Renew, Replicate, Replicated},
+};
+use cairn_replication::{Header, Member, Refusal, Write as Unstable};
+
+use crate::{
+    disk::{Change, Idempotency, Write},
+    error::NodeError,
+    mailbox::Reply,
+    partition::Payload,
+    peers,
+    store::Store,
+};
+
+/// Stores a primary's writes, and passes them on along the chain.
+///
+/// # Errors
+/// When nothing of it could be looked at; what is wrong with one partition is told of that partition.
+pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, NodeError> {
+    let bytes = message.appends.iter().map(|append| append.row.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
+    let reservation = store.disk.reserve(bytes, true).await?;
+    let passed_on = pass_on(store, &message);
+    let uploads = message.uploads;
+    let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
+    let mut refused: Vec<Refused> = Vec::new();
+    let mut partitions = Vec::new();
+    let mut writes = Vec::with_capacity(message.appends.len());
+    let stored = {
+        for append in message.appends {
+            let (partition, durability) = (append.partition, append.durability);
+            if partition >= store.partitions.count() {
+                return Err(NodeError::Transfer(format!("there is no partition {partition}")));
+            }
+            let header = header(&primary, message.session, append.epoch, append.stable);
+            let unstable = write(append)?;
+            let (change, idempotency) = (unstable.data.change.clone(), unstable.data.idempotency.clone());
+            let taken = store.drive(partition, |locked, now, out| locked.replica.append(&header, unstable, now, out));
+            match taken {
+                Ok(()) => {
+                    partitions.push(partition);
+                    let flush = durability == Durability::Fsync as u32;
+                    let awaited = durability != Durability::Memory as u32;
+                    let reservation = Some(reservation.clone());
+                    writes.push(Write { partition, change, flush, awaited, reply: None, reservation, idempotency });
+                }
+                Err(refusal) => refused.push(refusal_of(store, partition, refusal)),
+            }
+        }
+        store_all(store, writes).await
+    };
+    if let Err(error) = stored {
+        tracing::warn!(%error, "a primary's writes cannot be stored");
+        partitions.dedup();
+        refused.extend(partitions.into_iter().map(|partition| Refused {
+            node_id: store.me.node.to_string(),
+            partition,
+            epoch: 0,
+            failed: true,
+        }));
+    }
+    refused.extend(passed_on.await);
+    if !uploads.is_empty() {
+        let uploaded = uploads.into_iter();
+        let uploaded = uploaded.map(|u| (u.name, Version(u.version), Version(u.object_version))).collect();
+        store.disk.mark_uploaded(uploaded).await?;
+    }
+    Ok(Replicated { refused })
+}
+
+/// Waits for the disk if any of the writes must be on it.
+async fn store_all(store: &Store, mut writes: Vec<Write>) -> Result<(), NodeError> {
+    let must_be_stored = writes.iter().any(|write| write.awaited);
+    let Some(last) = writes.last_mut() else { return Ok(()) };
+    let (reply, settled) = Reply::new(None);
+    last.reply = must_be_stored.then_some(reply);
+    store.disk.enqueue_all(writes)?;
+    if must_be_stored { settled.await.map_err(|_| NodeError::ShuttingDown)? } else { Ok(()) }
+}
+
+/// Sends the message to the next in the chain, if there is one, while this node stores the writes. When the chain is
+/// broken, nobody behind it has them.
+fn pass_on(store: &Store, message: &Replicate) -> impl Future<Output = Vec<Refused>> + Send + use<> {
+    let next = message.route.split_first().map(|(next, rest)| {
+        let forwarded = Replicate { session: next.session, route: rest.to_vec(), ..message.clone() };
+        let (store, node) = (store.clone(), next.node_id.as_str().into());
+        let answer = tokio::spawn(async move { store.peers.replicate(&node, forwarded).await });
+        let partitions: BTreeSet<u32> = message.appends.iter().map(|append| append.partition).collect();
+        (answer, partitions, message.route.clone())
+    });
+    async move {
+        let Some((answer, partitions, route)) = next else { return Vec::new() };
+        match answer.await {
+            Ok(Ok(replicated)) => replicated.refused,
+            Ok(Err(_)) | Err(_) => route
+                .iter()
+                .flat_map(|hop| {
+                    let refused = |partition: &u32| Refused {
+                        node_id: hop.node_id.clone(),
+                        partition: *partition,
+                        ..Refused::default()
+                    };
+                    partitions.iter().map(refused).collect::<Vec<_>>()
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Gives leases.
+pub fn renew(store: &Store, message: &Renew) -> Granted {
+    let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
+    let known = message.leases.iter().filter(|lease| lease.partition < store.partitions.count());
+    let given = known.filter(|lease| {
+        let header = header(&primary, message.session, lease.epoch, lease.stable);
+        store.drive(lease.partition, |locked, now, out| locked.replica.renew(&header, now, out)).is_ok()
+    });
+    Granted { partitions: given.map(|lease| lease.partition).collect() }
+}
+
+/// Tells a new primary which writes may not be everywhere.
+pub fn collect(store: &Store, message: &Collect) -> Collected {
+    if message.partition >= store.partitions.count() {
+        return Collected { stale: true, ..Collected::default() };
+    }
+    let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
+    let header = header(&primary, message.session, message.epoch, message.stable);
+    match store.drive(message.partition, |locked, now, out| locked.replica.collect(&header, now, out)) {
+        Ok(collected) => Collected {
+            appends: collected.writes.iter().map(|write| peers::append(message.partition, &header, write)).collect(),
+            stable: collected.stable.0,
+            last_version: collected.last.0,
+            ..Collected::default()
+        },
+        Err(Refusal::NotHolder) => Collected { no_holder: true, ..Collected::default() },
+        Err(Refusal::Stale(_)) => Collected { stale: true, ..Collected::default() },
+    }
+}
+
+/// The write that a message stands for.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn write(append: Append) -> Result<Unstable<Payload>, NodeError> {
+    let durability = match append.durability {
+        0 => Durability::Memory,
+        2 => Durability::Fsync,
+        3 => Durability::Object,
+        _ => Durability::Disk,
+    };
+    let idempotency = match append.idempotency_key.as_str() {
+        "" => None,
+        text => {
+            let key = IdempotencyKey::parse(text).map_err(|error| NodeError::Transfer(error.detail))?;
+            Some(Idempotency { key, created: append.created })
+        }
+    };
+    let change = Change::from_peer(append.row)?;
+    let version = change.version();
+    Ok(Unstable { version, data: Payload { change, durability, reservation: None, idempotency } })
+}
+
+fn header(
+    primary: &Member<crate::partition::NodeId>,
+    session: u64,
+    epoch: u64,
+    stable: u64,
+) -> Header<crate::partition::NodeId> {
+    Header { primary: primary.clone(), session, epoch, stable: Version(stable) }
+}
+
+fn refusal_of(store: &Store, partition: u32, refusal: Refusal) -> Refused {
+    let epoch = match refusal {
+        Refusal::Stale(epoch) => epoch,
+        Refusal::NotHolder => 0,
+    };
+    Refused { node_id: store.me.node.to_string(), partition, epoch, failed: false }
+}
