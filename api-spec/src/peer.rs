@@ -432,6 +432,9 @@ pub struct Granted {
     /// The partitions.
     #[prost(uint32, repeated, tag = "1")]
     pub partitions: Vec<u32>,
+    /// The process is about to stop: it gives no lease and takes no write any more.
+    #[prost(bool, tag = "2")]
+    pub leaving: bool,
 }
 
 /// A new primary asks for the writes of a partition that may not be on every replica.

@@ -35,10 +35,10 @@ pub struct Config {
     #[arg(long, default_value = "1s", value_parser = duration_in(MS * 10..=MINUTE))]
     pub heartbeat_interval: Duration,
     /// Silence after which a node is suspected and gets no more partitions, 20ms to 10m, above heartbeat_interval
-    #[arg(long, default_value = "3s", value_parser = duration_in(MS * 20..=MINUTE * 10))]
+    #[arg(long, default_value = "2s", value_parser = duration_in(MS * 20..=MINUTE * 10))]
     pub suspect_after: Duration,
     /// Silence after which a node counts as crashed, 30ms to 1h, above suspect_after
-    #[arg(long, default_value = "4s", value_parser = duration_in(MS * 30..=MINUTE * 60))]
+    #[arg(long, default_value = "3s", value_parser = duration_in(MS * 30..=MINUTE * 60))]
     pub gone_after: Duration,
     /// Silence after which a node's copies are made elsewhere, 30ms to 24h, not below gone_after
     #[arg(long, default_value = "30s", value_parser = duration_in(MS * 30..=DAY))]

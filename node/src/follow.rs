@@ -1,6 +1,9 @@
 //! What this node answers to primaries: it stores their writes, gives leases, and tells new ones what it has.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{PoisonError, atomic::Ordering},
+};
 
 use cairn_api_spec::{
     Version,
@@ -8,11 +11,12 @@ use cairn_api_spec::{
     peer::{Append, Collect, Collected, Granted, Refused, Renew, Replicate, Replicated},
 };
 use cairn_replication::{Header, Member, Refusal, Write as Unstable};
+use tokio::sync::oneshot;
 
 use crate::{
     disk::{Change, Idempotency, Write},
     error::NodeError,
-    mailbox::Reply,
+    mailbox::{Reply, Settled},
     partition::Payload,
     peers,
     store::Store,
@@ -23,6 +27,9 @@ use crate::{
 /// # Errors
 /// When nothing of it could be looked at; what is wrong with one partition is told of that partition.
 pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, NodeError> {
+    if store.leaving.load(Ordering::Relaxed) {
+        return Ok(refuse_all(store, &message));
+    }
     let bytes = message.appends.iter().map(|append| append.row.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
     let reservation = store.disk.reserve(bytes, true).await?;
     let passed_on = pass_on(store, &message);
@@ -31,7 +38,8 @@ pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, 
     let mut refused: Vec<Refused> = Vec::new();
     let mut partitions = Vec::new();
     let mut writes = Vec::with_capacity(message.appends.len());
-    let stored = {
+    let must_be_stored = {
+        let _accepting = store.accepting.read().unwrap_or_else(PoisonError::into_inner);
         for append in message.appends {
             let (partition, durability) = (append.partition, append.durability);
             if partition >= store.partitions.count() {
@@ -42,17 +50,23 @@ pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, 
             let (change, idempotency) = (unstable.data.change.clone(), unstable.data.idempotency.clone());
             let taken = store.drive(partition, |locked, now, out| locked.replica.append(&header, unstable, now, out));
             match taken {
-                Ok(()) => {
+                Ok(true) => {
                     partitions.push(partition);
                     let flush = durability == Durability::Fsync as u32;
                     let awaited = durability != Durability::Memory as u32;
                     let reservation = Some(reservation.clone());
                     writes.push(Write { partition, change, flush, awaited, reply: None, reservation, idempotency });
                 }
+                Ok(false) => {}
                 Err(refusal) => refused.push(refusal_of(store, partition, refusal)),
             }
         }
-        store_all(store, writes).await
+        enqueue_all(store, writes)
+    };
+    let stored = match must_be_stored {
+        Ok(Some(settled)) => settled.await.unwrap_or(Err(NodeError::ShuttingDown)),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
     };
     if let Err(error) = stored {
         tracing::warn!(%error, "a primary's writes cannot be stored");
@@ -73,14 +87,31 @@ pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, 
     Ok(Replicated { refused })
 }
 
-/// Waits for the disk if any of the writes must be on it.
-async fn store_all(store: &Store, mut writes: Vec<Write>) -> Result<(), NodeError> {
+/// The answer of a node that is about to stop, as if its disk failed: primaries go on without it. Those behind it in a
+/// chain get the writes when they are sent again.
+fn refuse_all(store: &Store, message: &Replicate) -> Replicated {
+    let refuse = |node_id: &str, partition: u32, failed: bool| Refused {
+        node_id: node_id.to_owned(),
+        partition,
+        failed,
+        ..Refused::default()
+    };
+    let partitions: BTreeSet<u32> = message.appends.iter().map(|append| append.partition).collect();
+    let refused = partitions.into_iter().flat_map(|partition| {
+        let behind = message.route.iter().map(move |hop| refuse(&hop.node_id, partition, false));
+        std::iter::once(refuse(&store.me.node, partition, true)).chain(behind)
+    });
+    Replicated { refused: refused.collect() }
+}
+
+/// Returns what becomes of the writes, if any of them must be on the disk.
+fn enqueue_all(store: &Store, mut writes: Vec<Write>) -> Result<Option<oneshot::Receiver<Settled>>, NodeError> {
     let must_be_stored = writes.iter().any(|write| write.awaited);
-    let Some(last) = writes.last_mut() else { return Ok(()) };
+    let Some(last) = writes.last_mut() else { return Ok(None) };
     let (reply, settled) = Reply::new(None);
     last.reply = must_be_stored.then_some(reply);
     store.disk.enqueue_all(writes)?;
-    if must_be_stored { settled.await.map_err(|_| NodeError::ShuttingDown)? } else { Ok(()) }
+    Ok(must_be_stored.then_some(settled))
 }
 
 /// Sends the message to the next in the chain, if there is one, while this node stores the writes. When the chain is
@@ -114,13 +145,16 @@ fn pass_on(store: &Store, message: &Replicate) -> impl Future<Output = Vec<Refus
 
 /// Gives leases.
 pub fn renew(store: &Store, message: &Renew) -> Granted {
+    if store.leaving.load(Ordering::Relaxed) {
+        return Granted { leaving: true, ..Granted::default() };
+    }
     let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
     let known = message.leases.iter().filter(|lease| lease.partition < store.partitions.count());
     let given = known.filter(|lease| {
         let header = header(&primary, message.session, lease.epoch, lease.stable);
         store.drive(lease.partition, |locked, now, out| locked.replica.renew(&header, now, out)).is_ok()
     });
-    Granted { partitions: given.map(|lease| lease.partition).collect() }
+    Granted { partitions: given.map(|lease| lease.partition).collect(), leaving: false }
 }
 
 /// Tells a new primary which writes may not be everywhere.

@@ -68,6 +68,8 @@ struct RoleChange {
     before: Role,
     now: Role,
     same_primary: bool,
+    /// In-sync processes that were not in sync by the entry that was known before.
+    strangers: Vec<Member<NodeId>>,
 }
 
 impl Ownership {
@@ -177,11 +179,17 @@ impl Ownership {
             return None;
         }
         let change = self.store.drive(entry.id, |locked, now, effects| {
-            let before = (locked.replica.role(), locked.replica.entry().primary_process().cloned());
-            locked.replica.configure(replica_entry(entry), now, effects).then(|| RoleChange {
-                before: before.0,
-                now: locked.replica.role(),
-                same_primary: before.1.as_ref() == locked.replica.entry().primary_process(),
+            let (role, before) = (locked.replica.role(), locked.replica.entry().clone());
+            locked.replica.configure(replica_entry(entry), now, effects).then(|| {
+                let entry = locked.replica.entry();
+                let is_strange =
+                    |member: &&Member<NodeId>| **member != self.store.me && !before.in_sync.contains(member);
+                RoleChange {
+                    before: role,
+                    now: locked.replica.role(),
+                    same_primary: before.primary_process() == entry.primary_process(),
+                    strangers: entry.in_sync.iter().filter(is_strange).cloned().collect(),
+                }
             })
         })?;
         if change.before != change.now {
@@ -219,11 +227,11 @@ impl Ownership {
             Role::Preparing if !goes_on => {
                 inner.tasks.remove(&partition);
                 if inner.held.get(&partition).is_some_and(|held| held.generation == generation) {
-                    if change.before == Role::Idle && entry.in_sync.len() > 1 {
-                        self.spawn(inner, partition, |this, partition| async move { this.merge(partition).await });
-                    } else {
-                        self.spawn(inner, partition, |this, partition| async move { this.settle(partition).await });
-                    }
+                    let strangers = change.strangers.clone();
+                    let merges = inner.replication.strategy == Strategy::Quorum && !strangers.is_empty();
+                    self.spawn(inner, partition, move |this, partition| async move {
+                        if merges { this.merge(partition, &strangers).await } else { this.settle(partition).await }
+                    });
                     return;
                 }
                 inner.held.remove(&partition);
@@ -247,7 +255,15 @@ impl Ownership {
     fn lead(&self, partition: u32) {
         // What another primary has uploaded is not known here to the last object.
         self.store.uploads.inherit(partition);
-        self.store.drive(partition, |locked, now, effects| locked.replica.lead(now, effects));
+        let inner = self.inner();
+        self.store.drive(partition, |locked, now, effects| {
+            locked.replica.lead(now, effects);
+            let has_ended = |member: &&Member<NodeId>| {
+                inner.sessions.get(&*member.node).is_some_and(|session| member.session < *session)
+            };
+            let ended: Vec<_> = locked.replica.entry().in_sync.iter().filter(has_ended).cloned().collect();
+            ended.iter().for_each(|process| locked.replica.session_ended(process, now, effects));
+        });
     }
 
     fn spawn<F>(&self, inner: &mut Inner, partition: u32, work: impl FnOnce(Arc<Self>, u32) -> F)
@@ -287,18 +303,14 @@ impl Ownership {
         self.lead(partition);
     }
 
-    /// Every process of a quorum was restarted: none has the whole by itself. Takes over what the others have, then the
-    /// lead; the others learn it all anew.
-    async fn merge(&self, partition: u32) {
+    /// Processes of a quorum were restarted: they do not know any more which of their writes may not be everywhere. Takes
+    /// over all that they have, then the lead; they learn it all anew.
+    async fn merge(&self, partition: u32, others: &[Member<NodeId>]) {
         let me = &self.store.me;
-        let others: Vec<Member<NodeId>> = {
-            let locked = self.store.partitions.lock(partition);
-            locked.replica.entry().in_sync.iter().filter(|member| *member != me).cloned().collect()
-        };
         let merged = retry("the copies of a partition cannot be merged", partition, || async {
             let _slot = self.slots.acquire().await;
             let mut last = Version::NONE;
-            for other in &others {
+            for other in others {
                 last = last.max(transfer::merge(&self.store, me, partition, &other.node).await?);
             }
             Ok(last)
@@ -306,7 +318,7 @@ impl Ownership {
         let last = merged.await;
         self.store.partitions.lock(partition).replica.observe(last);
         self.lead(partition);
-        for other in &others {
+        for other in others {
             self.store.drive(partition, |locked, now, effects| locked.replica.refused(other, true, now, effects));
         }
     }

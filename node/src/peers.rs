@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use cairn_api_spec::peer::{
     self, Collect, Collected, Granted, Hop, Renew, Replicate, Replicated, Request, RequestKind, Response, ResponseKind,
     Uploaded,
 };
-use cairn_link::{Client, Limits};
+use cairn_link::{CallError, Client, Limits};
 use cairn_replication::{Header, Member, Write};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -56,6 +57,8 @@ pub struct PeerError {
     pub peer: NodeId,
     /// Why.
     pub why: String,
+    /// Nobody listens where it should be.
+    pub is_down: bool,
 }
 
 /// The other nodes.
@@ -115,7 +118,7 @@ impl Peers {
     /// When no such node is registered.
     pub fn client(&self, node: &NodeId) -> Result<Client, PeerError> {
         let client = self.links().get(node).map(|link| link.client.clone());
-        client.ok_or_else(|| PeerError { peer: node.clone(), why: "it is not registered".to_owned() })
+        client.ok_or_else(|| PeerError { peer: node.clone(), why: "it is not registered".to_owned(), is_down: false })
     }
 
     /// Sends a write, with others.
@@ -257,10 +260,13 @@ async fn replicate(
 }
 
 async fn call(to: &NodeId, client: &Client, kind: RequestKind, deadline: Duration) -> Result<ResponseKind, PeerError> {
-    let failed = |why: String| PeerError { peer: to.clone(), why };
-    let response: Response =
-        client.call(&Request { kind: Some(kind) }, deadline).await.map_err(|error| failed(error.to_string()))?;
-    response.kind.ok_or_else(|| failed("it answered something that this release does not know".to_owned()))
+    let failed = |why: String, is_down: bool| PeerError { peer: to.clone(), why, is_down };
+    let response: Response = client.call(&Request { kind: Some(kind) }, deadline).await.map_err(|error| {
+        let refuses = |source: &io::Error| source.kind() == io::ErrorKind::ConnectionRefused;
+        let is_down = matches!(&error, CallError::Unreachable { source, .. } if refuses(source));
+        failed(error.to_string(), is_down)
+    })?;
+    response.kind.ok_or_else(|| failed("it answered something that this release does not know".to_owned(), false))
 }
 
 fn unexpected(to: &NodeId, other: &ResponseKind) -> PeerError {
@@ -268,7 +274,7 @@ fn unexpected(to: &NodeId, other: &ResponseKind) -> PeerError {
         ResponseKind::Failed(failed) => format!("{}: {}", failed.code, failed.detail),
         _ => "it answered something else".to_owned(),
     };
-    PeerError { peer: to.clone(), why }
+    PeerError { peer: to.clone(), why, is_down: false }
 }
 
 fn hop(member: &Member<NodeId>) -> Hop {

@@ -231,8 +231,14 @@ impl Driver {
         };
         match self.store.peers.renew(&to.node, message).await {
             Ok(granted) => {
-                for (partition, _, sent_at) in leases.iter().filter(|(id, ..)| granted.partitions.contains(id)) {
-                    self.store.drive(*partition, |locked, _, _| locked.replica.granted(to, *sent_at));
+                for (partition, _, sent_at) in leases {
+                    self.store.drive(partition, |locked, now, effects| {
+                        if granted.leaving {
+                            locked.replica.refused(to, true, now, effects);
+                        } else if granted.partitions.contains(&partition) {
+                            locked.replica.granted(to, sent_at);
+                        }
+                    });
                 }
             }
             Err(error) => tracing::debug!(%error, "leases are not renewed"),
@@ -250,13 +256,18 @@ impl Driver {
         };
         let answer = match self.store.peers.collect(&to.node, message).await {
             Ok(answer) if answer.no_holder => {
-                self.store.drive(partition, |locked, now, effects| locked.replica.confirmed(to, now, effects));
+                self.store.drive(partition, |locked, now, effects| locked.replica.no_holder(to, now, effects));
                 return;
             }
             Ok(answer) if answer.stale => return,
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(partition, %error, "a replica has not said which writes it has");
+                if error.is_down {
+                    self.store.drive(partition, |locked, now, effects| {
+                        locked.replica.refused(to, true, now, effects);
+                    });
+                }
                 return;
             }
         };

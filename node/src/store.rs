@@ -8,7 +8,7 @@ mod write;
 
 use std::{
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -83,6 +83,9 @@ pub struct Parts {
     lends: AtomicBool,
     /// The node is about to stop, and hands over what it can.
     pub leaving: AtomicBool,
+    /// Held for reading while writes of a primary, once accepted, are on their way to the disk's queue: a copy that begins
+    /// must not meet them later, as what it has to compare.
+    pub(crate) accepting: RwLock<()>,
     /// The disk holds more than it should: values fetched from the object store are not put back there.
     pub over_budget: AtomicBool,
 }
@@ -149,6 +152,7 @@ impl Store {
                 registered: AtomicBool::new(false),
                 lends: AtomicBool::new(false),
                 leaving: AtomicBool::new(false),
+                accepting: RwLock::new(()),
                 over_budget: AtomicBool::new(false),
             }
         });

@@ -239,6 +239,8 @@ impl<'a> Copy<'a> {
     pub async fn run(&mut self) -> Result<Version, NodeError> {
         let _reported = Reported(&self.store.transfers, self.partition);
         let disk = &self.store.disk;
+        // What was accepted of earlier primaries is in the disk's queue after this, and on the disk with the next task.
+        drop(self.store.accepting.write().unwrap_or_else(PoisonError::into_inner));
         // Before the copy begins: from then on keys come with the writes, too.
         disk.drop_keys(self.partition).await?;
         let mut mine = disk.versions(self.partition).await?;

@@ -8,7 +8,7 @@ use cairn_api_spec::cluster::{ChangePartition, Partition, PartitionChange};
 
 use crate::{
     reason::Reason,
-    step::{Holder, Standing, Step, following, take_out},
+    step::{Holder, Standing, Step, following, make_primary, take_out},
 };
 
 /// The step that the primary asks for, or `None` when it may not.
@@ -36,11 +36,11 @@ pub fn change(current: &Partition, asked: &ChangePartition, standing: &dyn Fn(&s
             Reason::Late
         }
         PartitionChange::HandOver if is_in_sync && is_alive => {
-            lead(&mut next, subject);
+            make_primary(&mut next, subject);
             Reason::HandedOver
         }
         PartitionChange::StepDown if is_in_sync && is_alive => {
-            lead(&mut next, subject);
+            make_primary(&mut next, subject);
             take_out(&mut next, primary);
             Reason::SteppedDown
         }
@@ -61,14 +61,4 @@ pub fn is_done(current: &Partition, asked: &ChangePartition) -> bool {
         PartitionChange::StepDown => leads(subject) && !current.sessions.contains_key(primary),
     };
     done && current.epoch == epoch + 1
-}
-
-/// Makes an in-sync node the primary. Learners begin again with it: what they have is the old primary's word.
-fn lead(next: &mut Partition, node: &str) {
-    next.primary = Some(node.to_owned());
-    next.in_sync.sort_by_key(|other| other != node);
-    for learner in std::mem::take(&mut next.learners) {
-        next.sessions.remove(&learner);
-    }
-    next.successor = None;
 }

@@ -9,9 +9,8 @@
 //! | the primary is gone, and an in-sync replica answers | promoted |
 //! | the primary or the last in-sync replica was restarted, and nobody else has the data | resumed |
 //! | every in-sync copy is lost: removed by force, or its data are gone | reassigned |
-//! | an in-sync replica is gone, was restarted or lost its data | replica lost |
+//! | an in-sync replica was removed by force, or lost its data | replica lost |
 //! | a learner is no longer wanted, or does not answer: writes wait for its word | learner dropped |
-//! | a replica is about to stop | released |
 //! | the primary is about to stop, and a replica can take over | successor named |
 //! | a node should hold the partition and does not | learner added |
 //! | everyone wanted is in sync, and another one should be the primary | successor named |
@@ -19,7 +18,9 @@
 //! | everyone wanted is in sync and answers, and there are others | released |
 //!
 //! What is absent matters most. A primary that is merely silent keeps its partition. A copy that may come back with its
-//! data is waited for, while no other copy has all that was acknowledged. No step takes the last in-sync copy away.
+//! data is waited for, while no other copy has all that was acknowledged. No step takes the last in-sync copy away. And
+//! a copy that does not answer, was restarted or stops is left to its primary, which takes it out as soon as it has to
+//! do without it: the master only believes that the primary is there, and if it was wrong, that copy is what is left.
 
 use cairn_api_spec::cluster::Partition;
 
@@ -95,7 +96,6 @@ pub fn next_step(current: &Partition, view: View<'_>) -> Option<Step> {
         Holder::Alive => view
             .lose_replicas(current, primary)
             .or_else(|| view.drop_learners(current))
-            .or_else(|| view.release_leaving(current, primary))
             .or_else(|| view.name_successor(current, view.successor_of_leaving(current, primary)?))
             .or_else(|| view.add_learners(current))
             .or_else(|| view.settle_successor(current, primary))
@@ -138,15 +138,15 @@ impl View<'_> {
         let needed = (current.in_sync.len() + 1).saturating_sub(quorum).clamp(1, left);
         let alive = self.in_order(current, |holder| holder == Holder::Alive);
         if alive.len() >= needed {
-            return Some(self.led_by_first(current, alive, Reason::Promoted));
+            return alive.first().map(|next| self.promote(current, next));
         }
         if matches!(self.holder(primary), Holder::Restarted { .. }) {
-            return Some(self.led_by_first(current, vec![primary.to_owned()], Reason::Resumed));
+            return Some(self.resume(current, vec![primary.to_owned()]));
         }
         let mut back =
             self.in_order(current, |holder| matches!(holder, Holder::Alive | Holder::Restarted { settled: true }));
         back.truncate(needed);
-        (back.len() == needed).then(|| self.led_by_first(current, back, Reason::Resumed))
+        (back.len() == needed).then(|| self.resume(current, back))
     }
 
     /// The in-sync nodes of a kind, the best primary first: one that stays, one that is to be it in the end.
@@ -157,12 +157,23 @@ impl View<'_> {
         nodes
     }
 
-    fn led_by_first(&self, current: &Partition, in_sync: Vec<String>, reason: Reason) -> Step {
+    /// The others stay in sync, those that are gone or restarted too: the new primary takes them out if it can, and if it
+    /// is gone itself, nobody has begun to do without them.
+    fn promote(&self, current: &Partition, primary: &str) -> Step {
+        let mut next = following(current);
+        for node in current.in_sync.iter().filter(|node| self.holder(node).is_lost()) {
+            take_out(&mut next, node);
+        }
+        make_primary(&mut next, primary);
+        Step { next, reason: Reason::Promoted }
+    }
+
+    fn resume(&self, current: &Partition, in_sync: Vec<String>) -> Step {
         let mut next = following(current);
         if let Some(primary) = in_sync.first().cloned() {
             self.lead(&mut next, &primary, in_sync);
         }
-        Step { next, reason }
+        Step { next, reason: Reason::Resumed }
     }
 
     /// Puts a primary and its in-sync set in the place of those that were, each with its session of now.
@@ -175,7 +186,7 @@ impl View<'_> {
     }
 
     fn lose_replicas(&self, current: &Partition, primary: &str) -> Option<Step> {
-        let lost = |node: &str| node != primary && !matches!(self.holder(node), Holder::Alive | Holder::Silent);
+        let lost = |node: &str| node != primary && self.holder(node).is_lost();
         without(current, &current.in_sync, lost, Reason::ReplicaLost)
     }
 
@@ -184,11 +195,6 @@ impl View<'_> {
             !self.is_alive(node) || (self.standing)(node).leaving || !self.desired.iter().any(|d| d == node)
         };
         without(current, &current.learners, given_up, Reason::LearnerDropped)
-    }
-
-    fn release_leaving(&self, current: &Partition, primary: &str) -> Option<Step> {
-        let leaves = |node: &str| node != primary && (self.standing)(node).leaving;
-        without(current, &current.in_sync, leaves, Reason::Released)
     }
 
     fn successor_of_leaving(&self, current: &Partition, primary: &str) -> Option<String> {
@@ -263,6 +269,16 @@ pub(crate) fn take_out(entry: &mut Partition, node: &str) {
     entry.learners.retain(|other| other != node);
     entry.sessions.remove(node);
     entry.successor.take_if(|successor| successor == node);
+}
+
+/// Makes an in-sync node the primary. Learners begin again with it: what they have is the old primary's word.
+pub(crate) fn make_primary(entry: &mut Partition, node: &str) {
+    entry.primary = Some(node.to_owned());
+    entry.in_sync.sort_by_key(|other| other != node);
+    for learner in std::mem::take(&mut entry.learners) {
+        entry.sessions.remove(&learner);
+    }
+    entry.successor = None;
 }
 
 pub(crate) fn following(current: &Partition) -> Partition {

@@ -98,16 +98,18 @@ fn a_silent_primary_keeps_its_partitions_until_it_is_gone() {
     case(&["a", "b"], &[silent, ("b", as_holder(Holder::Gone))]).expect_none(&current);
     for holder in [Holder::Gone, Holder::Removed, Holder::DataLost, Holder::Restarted { settled: false }] {
         let a_is = case(&["a", "b"], &[("a", as_holder(holder))]);
-        a_is.expect(&current, Reason::Promoted, &entry(&["b", "c"], &[]));
+        let is_lost = matches!(holder, Holder::Removed | Holder::DataLost);
+        let left: &[&str] = if is_lost { &["b", "c"] } else { &["b", "a", "c"] };
+        a_is.expect(&current, Reason::Promoted, &entry(left, &[]));
     }
 }
 
 #[test]
-fn the_replica_that_should_be_primary_is_promoted_and_only_those_that_answer_stay_in_sync() {
+fn the_replica_that_should_be_primary_is_promoted_and_takes_out_those_that_do_not_answer_itself() {
     let current = entry(&["a", "b", "c", "d"], &[]);
     let (a, b) = (("a", as_holder(Holder::Gone)), ("b", as_holder(Holder::Silent)));
-    case(&["d", "a"], &[a, b]).expect(&current, Reason::Promoted, &entry(&["d", "c"], &[]));
-    case(&["d", "a"], &[a, b, ("d", leaving())]).expect(&current, Reason::Promoted, &entry(&["c", "d"], &[]));
+    case(&["d", "a"], &[a, b]).expect(&current, Reason::Promoted, &entry(&["d", "a", "b", "c"], &[]));
+    case(&["d", "a"], &[a, b, ("d", leaving())]).expect(&current, Reason::Promoted, &entry(&["c", "a", "b", "d"], &[]));
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn a_quorum_is_promoted_only_with_a_copy_of_every_write_in_it() {
         let standings = [("a", as_holder(a)), ("b", as_holder(b))];
         Case { write_quorum: Some(2), ..case(&["a", "b", "c"], &standings) }
     };
-    two_of_three(Holder::Gone, Holder::Alive).expect(&current, Reason::Promoted, &entry(&["b", "c"], &[]));
+    two_of_three(Holder::Gone, Holder::Alive).expect(&current, Reason::Promoted, &entry(&["b", "a", "c"], &[]));
     for other in [Holder::Silent, Holder::Gone, Holder::Restarted { settled: false }] {
         two_of_three(Holder::Gone, other).expect_none(&current);
     }
@@ -171,10 +173,12 @@ fn a_quorum_is_promoted_only_with_a_copy_of_every_write_in_it() {
 }
 
 #[test]
-fn a_replica_that_is_gone_leaves_the_in_sync_set_and_a_silent_one_is_the_primarys_to_judge() {
+fn a_replica_whose_data_are_gone_leaves_the_in_sync_set_and_any_other_is_the_primarys_to_judge() {
     let current = entry(&["a", "b"], &[]);
-    case(&["a", "b"], &[("b", as_holder(Holder::Silent))]).expect_none(&current);
-    for holder in [Holder::Gone, Holder::Removed, Holder::DataLost, Holder::Restarted { settled: true }] {
+    for holder in [Holder::Silent, Holder::Gone, Holder::Restarted { settled: true }] {
+        case(&["a", "b"], &[("b", as_holder(holder))]).expect_none(&current);
+    }
+    for holder in [Holder::Removed, Holder::DataLost] {
         let b_is = case(&["a", "b"], &[("b", as_holder(holder))]);
         b_is.expect(&current, Reason::ReplicaLost, &entry(&["a"], &[]));
     }
@@ -202,8 +206,9 @@ fn everyone_who_should_hold_the_partition_learns_it_at_once() {
 
 #[test]
 fn a_restarted_node_learns_again_under_its_new_session() {
-    let restarted = [("b", as_holder(Holder::Restarted { settled: false }))];
-    let lost = case(&["a", "b"], &restarted).step(&entry(&["a", "b"], &[])).unwrap().next;
+    let asked = asks(PartitionChange::Remove, "b");
+    let standing = |id: &str| if id == "b" { as_holder(Holder::Restarted { settled: false }) } else { alive() };
+    let lost = change(&entry(&["a", "b"], &[]), &asked, &standing).unwrap().next;
     // No longer a holder, it is just a node that is there.
     let fresh = [("b", Standing { session: 2, ..alive() })];
     let learns = with_session(entry(&["a"], &["b"]), "b", 2);
@@ -211,16 +216,17 @@ fn a_restarted_node_learns_again_under_its_new_session() {
 }
 
 #[test]
-fn a_leaving_primary_hands_over_and_a_leaving_replica_is_released() {
+fn a_leaving_primary_hands_over_and_a_leaving_replica_is_left_to_its_primary() {
     let current = entry(&["a", "b"], &[]);
     let a_leaves = case(&["a", "b"], &[("a", leaving())]);
     a_leaves.expect(&current, Reason::SuccessorNamed, &named(current.clone(), "b"));
     a_leaves.expect_none(&named(current.clone(), "b"));
-    a_leaves.expect(&entry(&["b", "a"], &[]), Reason::Released, &entry(&["b"], &[]));
+    let b_is_primary = case(&["b", "a"], &[("a", leaving())]);
+    b_is_primary.expect_none(&entry(&["b", "a"], &[]));
+    // Once its primary has taken it out, it is not copied to again.
+    b_is_primary.expect_none(&entry(&["b"], &[]));
     case(&["a"], &[("a", leaving())]).expect_none(&entry(&["a"], &[]));
-    let both_leave = case(&["a", "b"], &[("a", leaving()), ("b", leaving())]);
-    both_leave.expect(&current, Reason::Released, &entry(&["a"], &[]));
-    both_leave.expect_none(&entry(&["a"], &[]));
+    case(&["a", "b"], &[("a", leaving()), ("b", leaving())]).expect_none(&current);
 }
 
 #[test]
@@ -401,6 +407,10 @@ impl World {
     /// What master and primary do as soon as they can.
     fn progress(&self) -> Option<Step> {
         self.next()
+            .or_else(|| {
+                let other = |id: &&String| self.entry.primary.as_ref() != Some(*id) && !self.is_process(id);
+                self.asked(PartitionChange::Remove, self.entry.in_sync.iter().find(other)?)
+            })
             .or_else(|| self.asked(PartitionChange::CaughtUp, self.entry.learners.first()?))
             .or_else(|| self.asked(PartitionChange::HandOver, self.entry.successor.as_ref()?))
     }

@@ -8,7 +8,9 @@ use crate::{
 };
 
 impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
-    /// A primary's write. When it is taken, the caller stores it as durably as the write asks, and then acknowledges it.
+    /// A primary's write. When it is taken, the caller acknowledges it: once it is stored as durably as it asks, or at
+    /// once when this returns `false`. Then it came late, once more: it is known to be on every in-sync replica, this one
+    /// too, and its key may have been deleted and the deletion forgotten here since then.
     ///
     /// # Errors
     /// [`Refusal`]; then it must not be stored.
@@ -18,10 +20,11 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         write: Write<D>,
         now: u64,
         out: &mut Vec<Effect<N, D>>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         self.follow(header, out)?;
+        let is_new = write.version > self.stable;
         self.note(write, now);
-        Ok(())
+        Ok(is_new)
     }
 
     /// A primary asks for a lease: that this replica does not take its place for [`Settings::promise`] from now on.

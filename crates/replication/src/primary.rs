@@ -265,12 +265,12 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         let Self { settings, .. } = self;
         let late = |since: u64| since + settings.late <= now;
         match self.role {
-            Role::Collecting => peer.failed || peer.collecting_since.is_some_and(late),
+            Role::Collecting => self.has_collected_enough() && (peer.failed || peer.collecting_since.is_some_and(late)),
             _ => {
                 let granted_at = peer.lease_until.saturating_sub(settings.lease).max(peer.in_sync_since);
                 let unleased = peer.in_sync && self.role.reads() && late(granted_at + settings.renew);
                 let owes = self.unstable.iter().find(|unstable| unstable.acks & 1 << peer.slot == 0);
-                let patient = settings.write_quorum.is_some() && peer.in_sync;
+                let patient = settings.write_quorum.is_some() && peer.in_sync && self.role.reads();
                 peer.failed || unleased || (!patient && owes.is_some_and(|unstable| late(unstable.since)))
             }
         }

@@ -89,7 +89,7 @@ pub enum Effect<N, D> {
         sent_at: u64,
     },
     /// Ask a peer, or a former primary, for its unstable writes; tell [`Replica::collected`] what it answers, or
-    /// [`Replica::confirmed`] when it is [`Refusal::NotHolder`].
+    /// [`Replica::no_holder`] when it is [`Refusal::NotHolder`].
     Collect {
         /// The peer.
         to: Member<N>,

@@ -48,15 +48,30 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
                 self.note(write, now);
             }
         }
-        self.confirmed(from, now, out);
+        self.let_go(from, now, out);
+    }
+
+    /// Another process of the node than the one that was asked has answered, or one that holds nothing: neither serves
+    /// the partition, nor will it say what is missing here.
+    pub fn no_holder(&mut self, from: &Member<N>, now: u64, out: &mut Vec<Effect<N, D>>) {
+        if self.role == Role::Collecting {
+            self.peer(from).into_iter().for_each(|peer| peer.failed = true);
+            self.let_go(from, now, out);
+            self.look_after_peers(now, out);
+        }
     }
 
     /// A former primary knows of the change, so it does not serve any more.
-    pub fn confirmed(&mut self, from: &Member<N>, now: u64, out: &mut Vec<Effect<N, D>>) {
-        if self.role == Role::Collecting {
-            self.promises.retain(|(to, _)| to != from);
-            self.end_takeover(now, out);
-        }
+    fn let_go(&mut self, former: &Member<N>, now: u64, out: &mut Vec<Effect<N, D>>) {
+        self.promises.retain(|(to, _)| to != former);
+        self.end_takeover(now, out);
+    }
+
+    /// Whether enough copies have answered, so that each acknowledged write is on one of them or here: the others may go.
+    pub(crate) fn has_collected_enough(&self) -> bool {
+        let copies = self.entry.in_sync.len();
+        let missing = self.peers.iter().filter(|peer| peer.in_sync && peer.collecting_since.is_some()).count();
+        self.settings.write_quorum.is_none_or(|quorum| missing < quorum.min(copies))
     }
 
     /// Asks former primaries that are no peers any more: the promise to one that answers need not be waited for.

@@ -154,20 +154,29 @@ impl Store {
         let mut reservation = Some(self.disk.reserve(bytes, false).await?);
         let mut looked_up: Option<(Flight, Loaded)> = None;
         loop {
-            match self.try_decide(&mut proposal, looked_up.take(), &mut reservation)? {
+            let served = self.partitions.serving_epoch(partition);
+            let refused = match self.try_decide(&mut proposal, looked_up.take(), &mut reservation)? {
                 Step::Decided(Decided::RefusedIf(outcome, settled)) => {
-                    if settled.await.map_err(|_| NodeError::ShuttingDown)?.is_ok() {
-                        return Ok(Decided::Refused(outcome));
-                    }
+                    settled.await.map_err(|_| NodeError::ShuttingDown)?.is_ok().then_some(outcome)
                 }
+                Step::Decided(Decided::Refused(outcome)) => Some(outcome),
                 Step::Decided(decided) => return Ok(decided),
                 Step::NotServing => {
                     self.ready_to_write(partition, 0).await?;
+                    None
                 }
                 Step::LookUp(flight) => {
                     let loaded = flight.result.clone().await?;
                     looked_up = Some((flight, loaded));
+                    None
                 }
+            };
+            // A refusal tells what the key is, and counts only as long as a read would.
+            if let Some(outcome) = refused {
+                if self.partitions.serving_epoch(partition) == served && self.partitions.has_lease(partition) {
+                    return Ok(Decided::Refused(outcome));
+                }
+                self.ready(partition, 0).await?;
             }
         }
     }

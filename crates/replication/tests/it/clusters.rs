@@ -32,7 +32,7 @@ fn cluster(nodes: Node, in_sync: Node, writes: usize, bounds: Bounds) -> Cluster
 /// The primary of three seems gone.
 pub(crate) fn failover() -> Cluster {
     let mut model = cluster(3, 3, 1, Bounds { ticks: 1, epoch: 2, ..Bounds::default() });
-    model.allows = |step| matches!(step, Step::Promote { .. });
+    model.allows = |step| matches!(step, Step::Promote { alone: false, .. });
     model.goals.push(Goal::AnotherNodeServes);
     model
 }
@@ -41,8 +41,16 @@ pub(crate) fn failover() -> Cluster {
 pub(crate) fn failover_of_two() -> Cluster {
     let mut model = cluster(2, 2, 2, Bounds { ticks: 2, epoch: 3, ..Bounds::default() });
     (model.slow_disk, model.prompt_leases) = (true, false);
-    model.allows = |step| matches!(step, Step::Promote { .. } | Step::Remove(_));
+    model.allows = |step| matches!(step, Step::Promote { alone: true, .. } | Step::Remove(_));
     model.goals.push(Goal::AnotherNodeServes);
+    model
+}
+
+/// The one that takes over finds out who is gone, and so may the one after it.
+pub(crate) fn failover_and_back() -> Cluster {
+    let mut model = cluster(2, 2, 1, Bounds { ticks: 2, epoch: 4, ..Bounds::default() });
+    model.allows = |step| matches!(step, Step::Promote { alone: false, .. });
+    model.goals.extend([Goal::AnotherNodeServes, Goal::FirstServesAgain]);
     model
 }
 
@@ -50,7 +58,7 @@ pub(crate) fn failover_of_two() -> Cluster {
 pub(crate) fn retries() -> Cluster {
     let mut model = cluster(2, 2, 2, Bounds { ticks: 3, epoch: 3, ..Bounds::default() });
     model.rules.settings.retry = 1;
-    model.allows = |step| matches!(step, Step::Promote { .. });
+    model.allows = |step| matches!(step, Step::Promote { alone: true, .. });
     model.goals.push(Goal::AnotherNodeServes);
     model
 }
@@ -59,7 +67,7 @@ pub(crate) fn retries() -> Cluster {
 pub(crate) fn memory() -> Cluster {
     let mut model = cluster(2, 2, 2, Bounds { ticks: 1, epoch: 3, ..Bounds::default() });
     (model.slow_disk, model.ahead) = (true, true);
-    model.allows = |step| matches!(step, Step::Promote { .. } | Step::NameSuccessor(_));
+    model.allows = |step| matches!(step, Step::Promote { alone: true, .. } | Step::NameSuccessor(_));
     model.goals.push(Goal::AnotherNodeServes);
     model
 }
@@ -92,7 +100,7 @@ pub(crate) fn back_and_forth() -> Cluster {
 /// A primary that has handed over takes over from one that seems gone.
 pub(crate) fn handover_and_failover() -> Cluster {
     let mut model = cluster(2, 2, 1, Bounds { ticks: 1, epoch: 4, ..Bounds::default() });
-    model.allows = |step| matches!(step, Step::NameSuccessor(_) | Step::Promote { .. });
+    model.allows = |step| matches!(step, Step::NameSuccessor(_) | Step::Promote { alone: true, .. });
     model.goals.extend([Goal::AnotherNodeServes, Goal::FirstServesAgain]);
     model
 }
@@ -101,7 +109,8 @@ pub(crate) fn handover_and_failover() -> Cluster {
 pub(crate) fn join() -> Cluster {
     let mut model = cluster(2, 1, 2, Bounds { ticks: 1, epoch: 4, copies: 2, duplicates: 1, ..Bounds::default() });
     (model.writes, model.preloaded, model.slow_disk) = (vec![0, 1], 1, true);
-    model.allows = |step| matches!(step, Step::AddLearner(_) | Step::DropLearner(_) | Step::Promote { .. });
+    model.allows =
+        |step| matches!(step, Step::AddLearner(_) | Step::DropLearner(_) | Step::Promote { alone: true, .. });
     model.goals.extend([Goal::LearnerInSync, Goal::AnotherNodeServes]);
     model
 }
@@ -118,7 +127,7 @@ pub(crate) fn join_again() -> Cluster {
 /// A node joins two, while one of them has not got everything.
 pub(crate) fn join_of_a_third() -> Cluster {
     let mut model = cluster(3, 2, 1, Bounds { ticks: 0, epoch: 4, copies: 1, ..Bounds::default() });
-    model.allows = |step| matches!(step, Step::AddLearner(_) | Step::Promote { .. });
+    model.allows = |step| matches!(step, Step::AddLearner(_) | Step::Promote { alone: true, .. });
     model.goals.push(Goal::LearnerInSync);
     model
 }
@@ -135,7 +144,7 @@ pub(crate) fn too_few_copies() -> Cluster {
 /// A primary that seemed gone learns from the one that has taken its place.
 pub(crate) fn rejoin() -> Cluster {
     let mut model = cluster(2, 2, 2, Bounds { ticks: 1, epoch: 5, copies: 1, ..Bounds::default() });
-    model.allows = |step| matches!(step, Step::Promote { .. } | Step::AddLearner(_));
+    model.allows = |step| matches!(step, Step::Promote { alone: true, .. } | Step::AddLearner(_));
     model.goals.push(Goal::AnotherNodeServes);
     model
 }
@@ -144,7 +153,7 @@ pub(crate) fn rejoin() -> Cluster {
 pub(crate) fn restart() -> Cluster {
     let mut model = cluster(2, 2, 2, Bounds { ticks: 2, epoch: 3, restarts: 1, ..Bounds::default() });
     model.slow_disk = true;
-    model.allows = |step| matches!(step, Step::Promote { .. } | Step::Resume(_));
+    model.allows = |step| matches!(step, Step::Promote { alone: true, .. } | Step::Resume(_));
     model.goals.extend([Goal::AnotherNodeServes, Goal::RestartedServes]);
     model
 }
@@ -152,8 +161,9 @@ pub(crate) fn restart() -> Cluster {
 /// A disk is lost.
 pub(crate) fn wipe() -> Cluster {
     let mut model = cluster(2, 2, 1, Bounds { ticks: 1, epoch: 5, wipes: 1, copies: 1, ..Bounds::default() });
-    model.allows =
-        |step| matches!(step, Step::Promote { .. } | Step::Resume(_) | Step::Remove(_) | Step::AddLearner(_));
+    model.allows = |step| {
+        matches!(step, Step::Promote { alone: true, .. } | Step::Resume(_) | Step::Remove(_) | Step::AddLearner(_))
+    };
     model.goals.push(Goal::AnotherNodeServes);
     model
 }
@@ -162,7 +172,7 @@ pub(crate) fn wipe() -> Cluster {
 pub(crate) fn disk_failure() -> Cluster {
     let mut model = cluster(2, 2, 2, Bounds { ticks: 1, epoch: 3, disk_failures: 1, copies: 1, ..Bounds::default() });
     model.slow_disk = true;
-    model.allows = |step| matches!(step, Step::Promote { .. } | Step::AddLearner(_));
+    model.allows = |step| matches!(step, Step::Promote { alone: true, .. } | Step::AddLearner(_));
     model.goals.push(Goal::AnotherNodeServes);
     model
 }

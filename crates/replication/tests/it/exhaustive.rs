@@ -43,6 +43,11 @@ fn two_copies_survive_one_that_seems_gone() {
 }
 
 #[test]
+fn whoever_takes_over_finds_out_who_is_gone() {
+    explore("failover and back", clusters::failover_and_back());
+}
+
+#[test]
 fn what_is_sent_again_does_no_harm() {
     explore("retries", clusters::retries());
 }

@@ -69,10 +69,12 @@ impl Host {
         let mut effects = Vec::new();
         let from = &envelope.from;
         match &envelope.message {
-            Message::Append { header, write } => {
-                let taken = self.replica.append(header, write.clone(), now, &mut effects).is_ok();
-                self.take_write(taken, from, write, out);
-            }
+            Message::Append { header, write } => match self.replica.append(header, write.clone(), now, &mut effects) {
+                Ok(true) => self.take_write(from, write, out),
+                Ok(false) => self.send(from.clone(), Message::Appended { version: write.version }, out),
+                Err(_) if self.has(Bug::RefusedWritesStored) => self.take_write(from, write, out),
+                Err(_) => self.send(from.clone(), Message::AppendRefused { failed: false }, out),
+            },
             Message::Appended { version } => self.replica.acknowledge(from, *version, &mut effects),
             Message::AppendRefused { failed } => self.replica.refused(from, *failed, now, &mut effects),
             Message::Renew { header, sent_at } => {
@@ -89,7 +91,7 @@ impl Host {
                 };
                 out.sent.push(Envelope { from: envelope.to.clone(), to: from.clone(), message: answer });
             }
-            Message::NoHolder => self.replica.confirmed(from, now, &mut effects),
+            Message::NoHolder => self.replica.no_holder(from, now, &mut effects),
             Message::Collected { epoch, sent_at, writes, stable, last } => {
                 let collected = Collected { writes: writes.clone(), stable: *stable, last: *last };
                 self.replica.collected(from, *epoch, *sent_at, collected, now, &mut effects);
@@ -117,10 +119,7 @@ impl Host {
         self.absorb(effects, now, out);
     }
 
-    fn take_write(&mut self, taken: bool, from: &Process, write: &Write<Row>, out: &mut Out) {
-        if !taken && !self.has(Bug::RefusedWritesStored) {
-            return self.send(from.clone(), Message::AppendRefused { failed: false }, out);
-        }
+    fn take_write(&mut self, from: &Process, write: &Write<Row>, out: &mut Out) {
         let acknowledged = write.data.ahead || self.has(Bug::AcknowledgedBeforeTheDisk);
         if acknowledged {
             self.send(from.clone(), Message::Appended { version: write.version }, out);

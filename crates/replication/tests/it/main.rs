@@ -6,6 +6,7 @@
 //! | `store` | the metadata store's entry, and everything that may legally be done to it |
 //! | `model`, `state`, `promises`, `goal` | the model: whatever can happen in a small cluster, and what must hold |
 //! | `clusters`, `exhaustive` | the clusters that are explored completely |
+//! | `late` | a message that comes once more |
 //! | `planted` | bugs in a node or a controller, each of which must be found |
 //! | `simulator` | whole clusters under faults by seed, with `cairn_placement` as the controller |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failed test")]
@@ -17,6 +18,7 @@ mod goal;
 mod hashed;
 mod host;
 mod inbox;
+mod late;
 mod message;
 mod model;
 mod planted;

@@ -97,6 +97,11 @@ impl Message {
         Self::Collected { epoch, sent_at, writes, stable, last }
     }
 
+    /// Whether it makes the receiver store or promise something.
+    pub(crate) fn needs_follower(&self) -> bool {
+        matches!(self, Self::Append { .. } | Self::Renew { .. })
+    }
+
     /// Whether it means something only to the process that it was sent to.
     pub(crate) fn needs_process(&self) -> bool {
         !matches!(self, Self::Append { .. } | Self::Renew { .. } | Self::Collect { .. })

@@ -15,7 +15,8 @@ pub(crate) struct Registered {
 /// A step of the controller. It acts on beliefs: that a node is gone may be wrong, that a process has started is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
-    /// An in-sync replica takes the place of a primary that seems gone, with the other replicas or without them.
+    /// An in-sync replica takes the place of a primary that seems gone, and is to take out who does not answer; or `alone`,
+    /// as if it had done that at once.
     Promote {
         to: Node,
         alone: bool,
@@ -95,10 +96,7 @@ pub(crate) fn take(entry: &Entry<Node>, step: Step, nodes: &[Registered]) -> Ent
     let process = |node: Node| nodes.iter().map(|known| &known.process).find(|process| process.node == node).cloned();
     match step {
         Step::Promote { to, alone } => {
-            next.in_sync.retain(|member| {
-                let is_alive = Some(member) == process(member.node).as_ref();
-                member.node == to || (!alone && is_alive && Some(member.node) != entry.primary)
-            });
+            next.in_sync.retain(|member| !alone || member.node == to);
             next.primary = Some(to);
             next.learners.clear();
             next.successor = None;

@@ -11,7 +11,7 @@ use cairn_replication::Member;
 use super::network::{Beat, Body, CLIENTS, Call, MASTER, News, Packet, Reply};
 use crate::{
     host::{Host, Rules},
-    message::{Node, Out, Process, Row},
+    message::{Message, Node, Out, Process, Row},
 };
 
 #[derive(Debug)]
@@ -106,6 +106,11 @@ impl Machine {
 
     pub(crate) fn receive(&mut self, body: Body, now: u64, sent: &mut Vec<Packet>) {
         match body {
+            Body::Peer(partition, envelope) if self.leaving && envelope.message.needs_follower() => {
+                self.at(partition, now, sent, |host, _, out| {
+                    host.send(envelope.from, Message::AppendRefused { failed: true }, out);
+                });
+            }
             Body::Peer(partition, envelope) => {
                 self.at(partition, now, sent, |host, now, out| host.deliver(&envelope, now, out));
             }
@@ -121,7 +126,12 @@ impl Machine {
             if !self.hosts.contains_key(partition) && !members.any(|member| member.node == self.me.node) {
                 continue;
             }
-            self.at(*partition, now, sent, |host, now, out| host.configure(entry, now, out));
+            let known = if news.revision > 0 { news.sessions.clone() } else { self.sessions.clone() };
+            let ended = |member: &&Process| known.get(&member.node).is_some_and(|session| member.session < *session);
+            self.at(*partition, now, sent, |host, now, out| {
+                host.configure(entry, now, out);
+                entry.in_sync.iter().filter(ended).for_each(|member| host.session_ended(member, now, out));
+            });
         }
         self.seen = self.seen.max(news.revision);
         if news.revision > 0 && !Arc::ptr_eq(&self.sessions, &news.sessions) {

@@ -12,8 +12,8 @@ use cairn_replication::{Change, Entry, Member};
 use super::network::{Beat, News};
 use crate::message::{Node, Request};
 
-const SUSPECT_AFTER: u64 = 3_000;
-const GONE_AFTER: u64 = 4_000;
+const SUSPECT_AFTER: u64 = 2_000;
+const GONE_AFTER: u64 = 3_000;
 const REPLACE_AFTER: u64 = 8_000;
 const SETTLED_AFTER: u64 = 4_000;
 const RETRY_AFTER: u64 = 5_000;

@@ -287,17 +287,13 @@ impl World {
         self.events.retain(|_, event| !matches!(event, Event::Fault(_)));
     }
 
-    /// A node's process starts, with another disk if its data are elsewhere, too. The master knows that at once: as long
-    /// as it believes in a copy that is gone, it may give up others for it.
+    /// A node's process starts, with another disk if its data are elsewhere, too.
     pub(crate) fn start(&mut self, node: Node, wiped: bool) {
         let now = self.now;
         let may_wipe = wiped && self.may_wipe(node);
         let Some(machine) = self.machines.get_mut(&node).filter(|machine| !machine.is_up) else { return };
         if may_wipe {
             machine.wipe();
-            if let Body::Heartbeat(beat) = machine.heartbeat().body {
-                self.master.hear(node, beat, now);
-            }
             // What it had asked for may make its copy the only one.
             self.events.retain(
                 |_, event| !matches!(event, Event::Arrive(Packet { from, body: Body::Ask(..), .. }) if *from == node),
