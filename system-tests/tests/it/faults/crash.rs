@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use cairn_api_spec::cluster::NodeState;
+
 use super::{CHAIN, DEFAULTS, ONE_COPY, QUORUM, Settings, THREE_COPIES, TWO_COPIES};
-use crate::support::{Cluster, Scenario, Setup, Through, followed_by, led_by};
+use crate::support::{Cluster, PATIENCE, Scenario, Setup, Through, eventually, followed_by, led_by};
 
 async fn a_primary_is_killed(name: &str, master: Settings) {
     let mut run = Scenario::start(name, Setup { master, ..Setup::default() }, led_by("node-1")).await;
@@ -96,10 +98,8 @@ async fn nodes_go_on_without_their_killed_master_and_it_goes_on_from_its_store()
     run.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_answered_is_lost_when_all_nodes_are_killed_at_once() {
-    let setup = Setup { master: TWO_COPIES, ..Setup::default() };
-    let mut run = Scenario::start("all nodes killed", setup, |_| true).await;
+async fn all_nodes_are_killed(name: &str, master: Settings) {
+    let mut run = Scenario::start(name, Setup { master, ..Setup::default() }, |_| true).await;
     run.cluster.nodes.iter_mut().for_each(crate::support::Server::kill);
     run.began();
     for index in 0..3 {
@@ -107,4 +107,41 @@ async fn nothing_answered_is_lost_when_all_nodes_are_killed_at_once() {
     }
     run.healed().await;
     run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_answered_is_lost_when_all_nodes_are_killed_at_once() {
+    all_nodes_are_killed("all nodes killed", TWO_COPIES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_quorum_has_is_lost_when_all_nodes_are_killed_at_once() {
+    all_nodes_are_killed("all nodes killed, quorum", QUORUM).await;
+}
+
+/// The second one while it takes over from the first, or soon after.
+async fn two_primaries_are_killed(name: &str, master: Settings) {
+    let mut run = Scenario::start(name, Setup { master, ..Setup::default() }, led_by("node-1")).await;
+    run.cluster.nodes[0].kill();
+    run.began();
+    eventually("the replicas take over", PATIENCE, async || {
+        let state = run.cluster.node("node-1").await?.state;
+        if state == NodeState::Gone { Ok(()) } else { Err(format!("it is {state:?}")) }
+    })
+    .await;
+    run.cluster.nodes[1].kill();
+    run.cluster.restart_node(0).await;
+    run.cluster.restart_node(1).await;
+    run.healed().await;
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_third_copy_has_what_was_answered_when_two_are_killed_one_after_the_other() {
+    two_primaries_are_killed("two primaries killed", THREE_COPIES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_quorum_had_is_there_when_two_are_killed_one_after_the_other() {
+    two_primaries_are_killed("two primaries killed, quorum", QUORUM).await;
 }
