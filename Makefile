@@ -8,6 +8,14 @@ export PATH := $(CURDIR)/target/ci-tools/bin:$(PATH)
 # Without cargo-nextest the same tests run, one test binary after the other.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run,cargo test)
 
+# The container client, its flags for building (such as --network=host), the images' tag, and what they are made from.
+DOCKER ?= docker
+DOCKER_BUILD_FLAGS ?=
+COMPOSE ?= $(if $(shell $(DOCKER) compose version 2>/dev/null),$(DOCKER) compose,docker-compose)
+IMAGE_TAG ?= dev
+BUILD_IMAGE ?= rust:1.95-bookworm
+RUNTIME_IMAGE ?= debian:bookworm-slim
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +63,22 @@ openapi: ## rewrite the OpenAPI documents from the handlers, and the README's se
 bench: ## compare with nginx and webdis + redis (RUNS=3 DURATION=5; results in target/bench)
 	cargo build --release
 	python3 bench/run.py
+
+.PHONY: images
+images: ## build the container images cairn-master:dev and cairn-node:dev (no image registry: .ci/base-images first)
+	for server in master node; do \
+		DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) --file Dockerfile_$$server --tag cairn-$$server:$(IMAGE_TAG) \
+			--build-arg BUILD_IMAGE=$(BUILD_IMAGE) --build-arg RUNTIME_IMAGE=$(RUNTIME_IMAGE) \
+			--build-arg VERSION=$(IMAGE_TAG) . || exit; \
+	done
+
+.PHONY: compose-up
+compose-up: images ## start master, three nodes, object store, Prometheus, Grafana and Jaeger in containers
+	IMAGE_TAG=$(IMAGE_TAG) $(COMPOSE) --file deploy/compose.yaml up --detach
+
+.PHONY: compose-down
+compose-down: ## stop those containers; their volumes keep the data
+	$(COMPOSE) --file deploy/compose.yaml down
 
 .PHONY: clean-data
 clean-data: ## delete the local cluster's data

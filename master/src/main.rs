@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use cairn_master::{Config, Listeners, run};
 use cairn_server_kit::{
-    config::load_from_process,
+    config::{Task, load_from_process},
+    healthcheck::check_live,
     server::{bind, shutdown_signal},
     telemetry,
 };
@@ -17,6 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config: Config = load_from_process();
+    if config.common.task == Task::Healthcheck {
+        return Ok(check_live(config.listen_addr).await?);
+    }
     telemetry::init(&config.common.log_level, config.common.log_format)?;
     let metrics = config.common.metrics_port.map(|port| SocketAddr::new(config.listen_addr.ip(), port));
     let listeners = Listeners { http: bind(config.listen_addr)?, metrics: metrics.map(bind).transpose()? };

@@ -20,10 +20,10 @@ pub struct Config {
     /// Address that masters and other nodes reach the node at; without it, listen_addr with a port 1000 higher
     #[arg(long)]
     pub peer_listen_addr: Option<SocketAddr>,
-    /// URL that clients are told to reach the node at; without it, http:// and listen_addr
-    #[arg(long)]
+    /// URL that clients are told to reach the node at; without it, http:// and listen_addr, with this machine's host name in place of 0.0.0.0 or [::]
+    #[arg(long, value_parser = parse_url)]
     pub advertise_url: Option<String>,
-    /// host:port that peers are told to reach the node at; without it, peer_listen_addr
+    /// host:port that peers are told to reach the node at; without it, peer_listen_addr, with the host of advertise_url in place of 0.0.0.0 or [::]
     #[arg(long)]
     pub advertise_peer_addr: Option<String>,
     /// URLs of the masters, separated by commas
@@ -109,6 +109,30 @@ impl Config {
         })
     }
 
+    /// The URL that clients are told, for a node that listens on `http`.
+    pub fn advertised_url(&self, http: SocketAddr) -> String {
+        self.advertise_url.clone().unwrap_or_else(|| {
+            if http.ip().is_unspecified() {
+                format!("http://{}:{}", host_name(), http.port())
+            } else {
+                format!("http://{http}")
+            }
+        })
+    }
+
+    /// The host:port that peers are told, for a node that listens on `http` and `peer`.
+    pub fn advertised_peer_addr(&self, http: SocketAddr, peer: SocketAddr) -> String {
+        if let Some(addr) = &self.advertise_peer_addr {
+            return addr.clone();
+        }
+        // Whoever reaches one listener under a name reaches the other one under it, too.
+        let url = reqwest::Url::parse(&self.advertised_url(http)).ok();
+        match url.as_ref().and_then(reqwest::Url::host_str) {
+            Some(host) if peer.ip().is_unspecified() => format!("{host}:{}", peer.port()),
+            _ => peer.to_string(),
+        }
+    }
+
     /// What the store needs to know.
     pub fn store_settings(&self) -> StoreSettings {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -132,6 +156,11 @@ impl Config {
             credentials: self.s3_credentials.clone(),
         })
     }
+}
+
+/// This machine's name, or the container's, which others on its network resolve.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn parse_node_id(text: &str) -> Result<String, String> {

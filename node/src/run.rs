@@ -92,7 +92,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let node_id = node_id(&config)?;
     let own = listeners.http.local_addr()?;
     warn_if_open(own);
-    tracing::info!(node_id, address = %own, "the node listens");
+    tracing::info!(node_id, address = %own, master_urls = ?config.master_urls, "the node listens");
 
     let http = serve_http(&config, &node_id, listeners.http, &registry, &store, &stop)?;
     let peer = listeners.peer;
@@ -260,8 +260,8 @@ fn describe(config: &Config, node_id: String, http: std::net::SocketAddr, peer: 
         // Known once the data are open.
         incarnation: 0,
         session: 0,
-        address: config.advertise_url.clone().unwrap_or_else(|| format!("http://{http}")),
-        peer_address: config.advertise_peer_addr.clone().unwrap_or_else(|| peer.to_string()),
+        address: config.advertised_url(http),
+        peer_address: config.advertised_peer_addr(http, peer),
         weight: config.weight,
         zone: config.zone.clone(),
     }

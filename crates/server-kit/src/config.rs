@@ -14,7 +14,7 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-pub use self::common::{Common, LogFormat, bytes_in, duration_in, parse_bytes, parse_duration_setting};
+pub use self::common::{Common, LogFormat, Task, bytes_in, duration_in, parse_bytes, parse_duration_setting};
 
 const CONFIG: &str = "config";
 const DEFAULT_FILE: &str = "config.toml";
@@ -198,6 +198,9 @@ fn with_values(command: Command) -> Command {
 fn with_sources(command: Command) -> Command {
     let config = Arg::new(CONFIG).long(CONFIG).value_name("FILE").help("TOML file with any of these settings");
     with_values(command).args_override_self(true).arg(config).mut_args(|arg| {
+        if arg.is_positional() {
+            return arg;
+        }
         let env = arg.get_id().as_str().to_uppercase();
         let told = |help: &StyledStr| format!("{} [env: {env}]", help.ansi());
         let help = arg.get_help().map_or_else(|| format!("[env: {env}]"), told);

@@ -7,11 +7,13 @@
 //! | [`metrics`] | a server's registry and its text exposition |
 //! | [`http`] | the outermost middleware, the form of every error, extractors' errors, bodies with limits and deadlines |
 //! | [`server`] | binding, serving, and stopping |
+//! | [`healthcheck`] | the question whether a server lives |
 //!
 //! No word of the domain stands here, so that this crate cannot become a drawer; and nothing is global except the
 //! process's one log output, so that several servers live in one process.
 
 pub mod config;
+pub mod healthcheck;
 pub mod http;
 pub mod metrics;
 pub mod server;

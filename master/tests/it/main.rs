@@ -3,6 +3,7 @@
 
 mod cluster;
 mod failover;
+mod healthcheck;
 mod http;
 mod membership;
 mod metastore;

@@ -1,8 +1,10 @@
 //! The store over a real SQLite file, against a model of what it should say.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers stop the test where they fail")]
 
+mod healthcheck;
 mod idempotency;
 mod model;
+mod settings;
 mod support;
 
 use std::sync::Arc;

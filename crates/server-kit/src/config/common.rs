@@ -7,6 +7,9 @@ use clap::builder::RangedU64ValueParser;
 /// The settings that every server has, for `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Common {
+    /// What the process does: `healthcheck` asks the server with these settings whether it lives, and exits with 0 or 1
+    #[arg(value_enum, default_value_t)]
+    pub task: Task,
     /// Port of a second listener, on the same host, that has only `/metrics`
     #[arg(long)]
     pub metrics_port: Option<u16>,
@@ -25,6 +28,16 @@ pub struct Common {
     /// How long requests in flight may take to end when the server stops, 1 to 60 seconds
     #[arg(long, default_value = "8", value_parser = parse_shutdown_timeout)]
     pub shutdown_timeout: Duration,
+}
+
+/// What a server's process does.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Task {
+    /// Serves until it is told to stop.
+    #[default]
+    Serve,
+    /// Asks the server whether it lives: see [`check_live`](crate::healthcheck::check_live).
+    Healthcheck,
 }
 
 /// The form of a log line.

@@ -1,7 +1,7 @@
 use std::{ffi::OsString, fs, time::Duration};
 
 use cairn_server_kit::config::{
-    Common, ConfigError, LogFormat, load, load_shared, parse_bytes, parse_duration_setting, settings_table,
+    Common, ConfigError, LogFormat, Task, load, load_shared, parse_bytes, parse_duration_setting, settings_table,
 };
 use clap::{CommandFactory, Parser};
 use tempfile::TempDir;
@@ -153,9 +153,10 @@ fn help_names_the_variables_even_when_the_file_is_broken() {
 
 #[test]
 fn the_common_settings_have_defaults_and_bounds() {
-    let Common { metrics_port, log_level, log_format, rate_limit, workers, shutdown_timeout } =
+    let Common { task, metrics_port, log_level, log_format, rate_limit, workers, shutdown_timeout } =
         Layers::new("").load(&[]).unwrap().common;
-    assert_eq!((metrics_port, log_level.as_str(), log_format), (None, "info", LogFormat::Text));
+    assert_eq!((task, metrics_port), (Task::Serve, None));
+    assert_eq!((log_level.as_str(), log_format), ("info", LogFormat::Text));
     assert_eq!((rate_limit, workers, shutdown_timeout), (0, 0, Duration::from_secs(8)));
     for (flag, right) in [
         ("--shutdown-timeout=0", "1 to 60 seconds"),
@@ -168,6 +169,19 @@ fn the_common_settings_have_defaults_and_bounds() {
         let refused = Layers::new("").refused(&[flag]);
         assert!(refused.contains(right), "{refused}");
     }
+}
+
+#[test]
+fn a_health_check_has_the_settings_of_the_server_that_it_asks() {
+    let layers = Layers::new("lru_size = 1").env("WORKERS", "2");
+    for flags in [["healthcheck", "--rate-limit=3"], ["--rate-limit=3", "healthcheck"]] {
+        let settings = layers.load(&flags).unwrap();
+        assert_eq!((settings.lru_size, settings.common.task), (1, Task::Healthcheck));
+        assert_eq!((settings.common.workers, settings.common.rate_limit), (2, 3));
+    }
+    let refused = layers.refused(&["sleep"]);
+    assert!(refused.contains("sleep") && refused.contains("serve, healthcheck"), "{refused}");
+    assert!(Layers::new("task = 'healthcheck'").refused(&[]).contains("unknown setting `task`"), "it is no setting");
 }
 
 #[test]

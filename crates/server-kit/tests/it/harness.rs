@@ -42,6 +42,7 @@ struct Named {
 fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/ok", web::get().to(async || "ok"))
+        .route("/health/live", web::get().to(async || "ok"))
         .route("/method", web::put().to(async || "put"))
         .route("/json", web::post().to(async |body: web::Json<Named>| body.into_inner().name))
         .route("/query", web::get().to(async |query: web::Query<Named>| query.into_inner().name))
