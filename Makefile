@@ -50,6 +50,14 @@ check: ## formatting, clippy, documentation, dependencies, spelling
 	cargo deny check bans licenses sources
 	typos
 
+.PHONY: manifests
+manifests: ## check the Kubernetes manifests (wants kubernetes-validate; with kubectl also what the overlays make)
+	kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard k8s/*/*.yaml k8s/*/*/*.yaml))
+ifneq ($(shell command -v kubectl),)
+	set -e; for cluster in k8s k8s/overlays/*; do \
+	    rendered=$$(kubectl kustomize $$cluster); echo "$$rendered" | kubernetes-validate --strict --quiet -; done
+endif
+
 .PHONY: audit
 audit: ## known advisories against our dependencies (needs the network)
 	cargo deny check advisories
