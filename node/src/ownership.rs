@@ -205,6 +205,7 @@ impl Ownership {
         let (partition, generation) = (entry.id, entry.generation);
         // What was begun goes on as long as it is about the same data.
         let goes_on = change.same_primary && change.before == change.now && inner.tasks.contains_key(&partition);
+        let merges = inner.replication.strategy == Strategy::Quorum && !change.strangers.is_empty();
         match change.now {
             // An entry that speaks of a former process of this node may soon speak of this one.
             Role::Idle if entry.sessions.contains_key(&*self.identity.node_id) => {}
@@ -224,11 +225,10 @@ impl Ownership {
                     }
                 });
             }
-            Role::Preparing if !goes_on => {
+            Role::Preparing if !goes_on || merges => {
                 inner.tasks.remove(&partition);
                 if inner.held.get(&partition).is_some_and(|held| held.generation == generation) {
                     let strangers = change.strangers.clone();
-                    let merges = inner.replication.strategy == Strategy::Quorum && !strangers.is_empty();
                     self.spawn(inner, partition, move |this, partition| async move {
                         if merges { this.merge(partition, &strangers).await } else { this.settle(partition).await }
                     });

@@ -10,6 +10,7 @@
 //! | the primary or the last in-sync replica was restarted, and nobody else has the data | resumed |
 //! | every in-sync copy is lost: removed by force, or its data are gone | reassigned |
 //! | an in-sync replica was removed by force, or lost its data | replica lost |
+//! | of a quorum too few are left to tell the primary everything, and enough others were restarted | resumed |
 //! | a learner is no longer wanted, or does not answer: writes wait for its word | learner dropped |
 //! | the primary is about to stop, and a replica can take over | successor named |
 //! | a node should hold the partition and does not | learner added |
@@ -95,6 +96,7 @@ pub fn next_step(current: &Partition, view: View<'_>) -> Option<Step> {
         Holder::Silent => None,
         Holder::Alive => view
             .lose_replicas(current, primary)
+            .or_else(|| view.resume_quorum(current, primary))
             .or_else(|| view.drop_learners(current))
             .or_else(|| view.name_successor(current, view.successor_of_leaving(current, primary)?))
             .or_else(|| view.add_learners(current))
@@ -166,6 +168,21 @@ impl View<'_> {
         }
         make_primary(&mut next, primary);
         Step { next, reason: Reason::Promoted }
+    }
+
+    /// A primary of which too few of the quorum are left to tell it everything goes on with processes that were restarted:
+    /// it cannot take them out by itself.
+    fn resume_quorum(&self, current: &Partition, primary: &str) -> Option<Step> {
+        let needed = (current.in_sync.len() + 1).saturating_sub(self.write_quorum?);
+        let alive = self.in_order(current, |holder| holder == Holder::Alive);
+        if alive.len() >= needed {
+            return None;
+        }
+        let restarted = self.in_order(current, |holder| holder == Holder::Restarted { settled: true });
+        let mut back: Vec<String> = alive.into_iter().chain(restarted).collect();
+        back.sort_by_key(|node| node != primary);
+        back.truncate(needed);
+        (back.len() == needed).then(|| self.resume(current, back))
     }
 
     fn resume(&self, current: &Partition, in_sync: Vec<String>) -> Step {

@@ -168,6 +168,15 @@ fn a_quorum_is_promoted_only_with_a_copy_of_every_write_in_it() {
     }
     let resumed = with_session(entry(&["b", "c"], &[]), "b", 2);
     two_of_three(Holder::Gone, Holder::Restarted { settled: true }).expect(&current, Reason::Resumed, &resumed);
+    // Nor can a primary take over without the others' word, if they were restarted: it goes on with one of them.
+    let unsettled = Holder::Restarted { settled: false };
+    let two_restarted = |b| Case {
+        write_quorum: Some(2),
+        ..case(&["b", "a", "c"], &[("b", as_holder(b)), ("c", as_holder(unsettled))])
+    };
+    two_restarted(unsettled).expect_none(&current);
+    let resumed = with_session(entry(&["a", "b"], &[]), "b", 2);
+    two_restarted(Holder::Restarted { settled: true }).expect(&current, Reason::Resumed, &resumed);
     // With more copies lost than the promise covers, what is left goes on.
     two_of_three(Holder::DataLost, Holder::DataLost).expect(&current, Reason::Promoted, &entry(&["c"], &[]));
 }

@@ -322,7 +322,9 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         let skipped = self.entry.epoch > before.epoch + 1;
         match self.entry.place(&self.me) {
             // Meanwhile the successor may have been the primary.
-            Place::Primary if self.role.leads() && !(skipped && self.role == Role::HandingOver) => {
+            Place::Primary
+                if self.role.leads() && !(skipped && self.role == Role::HandingOver) && self.knows_in_sync() =>
+            {
                 self.keep_leading(skipped, now, out);
             }
             Place::Primary => {
@@ -364,6 +366,12 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.peers.iter_mut().filter(|peer| has_ended(&peer.member)).for_each(|peer| peer.failed = true);
         self.end_takeover(now, out);
         self.look_after_peers(now, out);
+    }
+
+    /// Whether every other in-sync process gets the writes of this one already.
+    fn knows_in_sync(&self) -> bool {
+        self.role == Role::Preparing
+            || self.entry.in_sync.iter().all(|m| *m == self.me || self.peers.iter().any(|peer| peer.member == *m))
     }
 
     pub(crate) fn header(&self, to: &Member<N>) -> Header<N> {

@@ -95,8 +95,8 @@ impl Server {
     /// Waits until the process says where it listens.
     pub(crate) async fn address(&mut self) -> SocketAddr {
         let said = self.log_line(" listens ").await;
-        let address = said.rsplit("address=").next().unwrap_or_default();
-        address.trim().parse().unwrap_or_else(|error| panic!("{said:?}: {error}"))
+        let address = said.rsplit(" address=").next().and_then(|rest| rest.split_whitespace().next());
+        address.unwrap_or_default().parse().unwrap_or_else(|error| panic!("{said:?}: {error}"))
     }
 
     /// Waits for a line with `text` in the log since the last start.
