@@ -28,16 +28,26 @@ impl Controller {
     /// [`Error::InvalidParameter`] for a partition that does not exist, [`Error::NotNow`] when the entry is another
     /// one by now or does not allow it, [`Error::Busy`], [`Error::Store`].
     pub async fn change(&self, id: u32, change: ChangePartition) -> Result<Partition, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.asked().push(Asked { id, change, answer });
+        let (answer, mut answered) = oneshot::channel();
         {
-            let mut state = self.state.lock().await;
-            while !self.asked().is_empty() {
-                self.make_changes(&mut state).await?;
+            // A primary that asks again does not wait for its earlier answer: so no more wait than there are partitions.
+            let mut asked = self.asked();
+            asked.retain(|other| other.id != id || other.change.node_id != change.node_id);
+            asked.push(Asked { id, change, answer });
+        }
+        let busy = |answer: Result<_, _>| answer.unwrap_or(Err(Error::Busy));
+        tokio::select! {
+            biased;
+            // Somebody else had it in hand, or it was asked again.
+            answer = &mut answered => return busy(answer),
+            mut state = self.state.lock() => {
+                while !self.asked().is_empty() {
+                    self.make_changes(&mut state).await?;
+                }
             }
         }
         // Without an answer the one who had it in hand has failed or gone away.
-        answered.await.unwrap_or(Err(Error::Busy))
+        busy(answered.await)
     }
 
     /// Makes what is asked for, of each partition the first.
