@@ -11,30 +11,26 @@
 mod attempts;
 mod http;
 mod routes;
+mod watch;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use cairn_api_spec::{
     ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome, TraceContext,
     operation::{Action, Durability, ListQuery, ListedName, Put},
     peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
 };
-use cairn_data_api::{
-    DataApi, DataMetrics, Reply, ValueStream,
-    metrics::{Details, End, Kind},
-};
+use cairn_data_api::{DataApi, Reply, ValueStream, metrics::Kind};
 use cairn_link::{CallError, Client};
-use cairn_server_kit::trace::{Span, SpanKind, Tracer};
 use futures_util::{FutureExt, future::BoxFuture};
-use prometheus::IntCounter;
 
+pub(crate) use self::watch::Watch;
 use self::{
     attempts::Attempts,
-    routes::{Holder, Routes, Target},
+    routes::{Holder, Routes},
 };
 use crate::{cluster::Cluster, config::Config};
 
@@ -86,17 +82,6 @@ pub(crate) struct Plan {
     watch: Watch,
 }
 
-/// What others are told of the gateways.
-#[derive(Clone)]
-pub(crate) struct Watch {
-    /// Of the operations.
-    pub(crate) operations: DataMetrics,
-    /// Of the attempts after the first.
-    pub(crate) retries: IntCounter,
-    /// Of both.
-    pub(crate) tracer: Tracer,
-}
-
 impl Plan {
     /// Gateways over the cluster's map.
     pub(crate) fn new(cluster: Arc<Cluster>, config: &Config, watch: Watch) -> reqwest::Result<Self> {
@@ -140,27 +125,6 @@ impl Gateway {
         Attempts::new(&self.plan.cluster.ring, self.plan.deadline, &self.plan.watch.retries)
     }
 
-    /// The span of one attempt at one node.
-    fn span(&self, target: &Target, kind: Kind, trace: Option<TraceContext>) -> Span {
-        let mut span = self.plan.watch.tracer.child("forward", SpanKind::Client, trace);
-        span.set("cairn.operation", kind.as_str());
-        span.set("cairn.node", &target.node);
-        span
-    }
-
-    fn observe(&self, operation: &Operation, began: Instant, result: &Result<Reply, ApiError>) {
-        let (kind, end) = (Kind::of(&operation.action), End::of(result.as_ref().ok().map(|reply| &reply.outcome)));
-        self.plan.watch.operations.observe(kind, began, end, || Details {
-            bucket: operation.name.bucket(),
-            node: match result {
-                Ok(reply) => Some(&reply.node),
-                Err(error) => error.node.as_deref(),
-            },
-            trace_id: operation.trace.map(|trace| trace.trace_id),
-            ..Details::default()
-        });
-    }
-
     async fn forward(&self, operation: &Operation) -> Result<Reply, ApiError> {
         let mut attempts = self.attempts().of(operation);
         loop {
@@ -185,7 +149,7 @@ impl Gateway {
     }
 
     async fn ask(&self, holder: &Holder, operation: &Operation, deadline: Duration) -> Result<Reply, ApiError> {
-        let mut span = self.span(&holder.target, Kind::of(&operation.action), operation.trace);
+        let mut span = self.plan.watch.span(&holder.target, Kind::of(&operation.action), operation.trace);
         let trace = span.context().or(operation.trace);
         self.ask_over_link(holder, operation, trace, deadline).await.map_err(|error| {
             span.fail(error.code.as_str());
@@ -261,7 +225,7 @@ impl Gateway {
         deadline: Duration,
     ) -> Result<Vec<ListedName>, ApiError> {
         let pages = routes.by_target()?.into_iter().map(|(target, partitions)| async move {
-            let mut span = self.span(&target, Kind::List, trace);
+            let mut span = self.plan.watch.span(&target, Kind::List, trace);
             let list = List::new(query.clone(), partitions, span.context().or(trace));
             let answer = call(&target.link, &Request { kind: Some(RequestKind::List(list)) }, deadline, false).await;
             let listed = answer.and_then(|kind| match kind {
@@ -279,15 +243,6 @@ impl Gateway {
         names.truncate(query.limit);
         Ok(names)
     }
-}
-
-/// A put with the value that was collected for it.
-fn with_value(operation: &Operation, value: Bytes) -> Operation {
-    let mut operation = operation.clone();
-    if let Action::Put(put) = &mut operation.action {
-        put.value = value;
-    }
-    operation
 }
 
 async fn call(link: &Client, request: &Request, deadline: Duration, is_write: bool) -> Result<ResponseKind, ApiError> {
@@ -309,7 +264,7 @@ impl DataApi for Gateway {
         async move {
             let began = Instant::now();
             let result = self.forward(&operation).await;
-            self.observe(&operation, began, &result);
+            self.plan.watch.observe(&operation, began, &result);
             result
         }
         .boxed()
@@ -319,14 +274,14 @@ impl DataApi for Gateway {
         async move {
             let began = Instant::now();
             let result = if operation.name.is_dots() {
-                match http::collect(value).await {
-                    Ok(value) => self.forward(&with_value(&operation, value)).await,
+                match http::collect(&operation, value).await {
+                    Ok(whole) => self.forward(&whole).await,
                     Err(error) => Err(error),
                 }
             } else {
                 self.stream(&operation, value).await
             };
-            self.observe(&operation, began, &result);
+            self.plan.watch.observe(&operation, began, &result);
             result
         }
         .boxed()
@@ -336,12 +291,7 @@ impl DataApi for Gateway {
         async move {
             let began = Instant::now();
             let result = self.list_all(&query, trace).await;
-            let end = if result.is_ok() { End::Hit } else { End::Error };
-            self.plan.watch.operations.observe(Kind::List, began, end, || Details {
-                bucket: query.bucket(),
-                trace_id: trace.map(|trace| trace.trace_id),
-                ..Details::default()
-            });
+            self.plan.watch.observe_list(&query, trace, began, result.is_ok());
             result
         }
         .boxed()

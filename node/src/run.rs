@@ -113,8 +113,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         }
     };
     let node = describe(&config, node_id, own, peer_addr);
-    let watch = (NodeMetrics::new(&registry, SlowLog::new(config.common.slow_operation))?, tracer);
-    let tiers = run_tiers(&config, node, watch, store.clone(), &shutdown, &stop);
+    let metrics = NodeMetrics::new(&registry, SlowLog::new(config.common.slow_operation))?;
+    let tiers = run_tiers(&config, node, metrics, tracer, store.clone(), &shutdown, &stop);
     let (http, link, scrapes, tiers) = tokio::join!(
         stopping(&stop, async { http.await.map_err(RunError::from) }),
         stopping(&stop, async { link.await.map_err(RunError::from) }),
@@ -158,7 +158,8 @@ fn serve_http(
 async fn run_tiers(
     config: &Config,
     mut node: RegisterNode,
-    (metrics, tracer): (NodeMetrics, Tracer),
+    metrics: NodeMetrics,
+    tracer: Tracer,
     cell: Arc<OnceLock<Store>>,
     shutdown: &CancellationToken,
     stop: &CancellationToken,

@@ -38,7 +38,7 @@ impl Gateway {
         operation: &Operation,
         value: ValueStream,
     ) -> Result<Reply, (ApiError, Option<ValueStream>)> {
-        let mut span = self.span(&owner.target, Kind::Put, operation.trace);
+        let mut span = self.plan.watch.span(&owner.target, Kind::Put, operation.trace);
         let length = value.length;
         let (body, mut untouched) = Loan::of(value);
         let result = async {
@@ -154,13 +154,17 @@ async fn stored(response: Response, put: &Put, size: u64) -> Result<Outcome, Api
 }
 
 /// Waits for all of a value that cannot be streamed. Whoever feeds the stream bounds it.
-pub(super) async fn collect(mut value: ValueStream) -> Result<Bytes, ApiError> {
+pub(super) async fn collect(operation: &Operation, mut value: ValueStream) -> Result<Operation, ApiError> {
     let mut whole = Vec::new();
     while let Some(piece) = value.pieces.recv().await {
         let piece = piece.map_err(|error| ApiError::new(ErrorCode::InvalidBody, error.to_string()))?;
         whole.extend_from_slice(&piece);
     }
-    Ok(whole.into())
+    let mut operation = operation.clone();
+    if let Action::Put(put) = &mut operation.action {
+        put.value = whole.into();
+    }
+    Ok(operation)
 }
 
 /// Passes a body on as it comes. The task ends with the body, or as soon as nobody takes it.

@@ -64,7 +64,8 @@ async fn a_put_is_one_trace_from_the_client_over_the_master_and_the_primary_to_t
     cluster.settled().await;
     assert_eq!(send(&cluster, Method::PUT, cluster.url(), "", TRACEPARENT).await.status, 201);
 
-    let spans = collector.trace(TRACE, 7).await;
+    let whole = ["PUT /keys/{key}", "forward", "execute", "disk", "disk", "replicate", "store"];
+    let spans = collector.trace(TRACE, &whole).await;
     assert!(!format!("{spans:?}").contains("alice"), "a key stands in a span: {spans:#?}");
     let owner = cluster.owner(KEY).await;
     let (primary, replica) = (cluster.nodes[owner].name.as_str(), cluster.nodes[1 - owner].name.as_str());
@@ -86,15 +87,16 @@ async fn a_put_is_one_trace_from_the_client_over_the_master_and_the_primary_to_t
         is_caused_by(disk, execute);
         tells(disk, SpanKind::Internal, &[]);
     }
-    let replicate = the(&spans, primary, "replicate", None);
-    is_caused_by(replicate, execute);
-    tells(replicate, SpanKind::Client, &[("cairn.node", replica)]);
-    let store = the(&spans, replica, "store", None);
-    is_caused_by(store, replicate);
+    // A write is sent again when the answer is late, and each time it is a part of the trace.
+    let store = spans.iter().find(|span| span.span.name == "store").unwrap();
+    assert_eq!(store.instance, replica);
     tells(store, SpanKind::Server, &[]);
+    let replicate = spans.iter().find(|span| span.span.span_id == store.span.parent_span_id).unwrap();
+    assert_eq!((replicate.instance.as_str(), replicate.span.name.as_str()), (primary, "replicate"));
+    tells(replicate, SpanKind::Client, &[("cairn.node", replica)]);
+    is_caused_by(replicate, execute);
     let services: Vec<_> = [edge, execute, store].map(|span| span.service.as_str()).into();
     assert_eq!(services, ["cairn-master", "cairn-node", "cairn-node"]);
-    assert_eq!(spans.len(), 7, "{spans:#?}");
 }
 
 /// A node that holds next to nothing above the object store, and [`KEY`] that is only there.
@@ -117,7 +119,8 @@ async fn a_read_from_the_object_store_has_a_span_for_each_tier_that_it_asked() {
     let cluster = with_a_cold_key(vec![("OTEL_ENDPOINT", collector.endpoint())]).await;
     let reply = send(&cluster, Method::GET, cluster.url(), "", TRACEPARENT).await;
     assert_eq!((reply.status, reply.tier().as_str()), (200, "object"));
-    let spans = collector.trace(TRACE, 5).await;
+    let whole = ["GET /keys/{key}", "forward", "execute", "disk", "object_store"];
+    let spans = collector.trace(TRACE, &whole).await;
     let master = cluster.url().trim_start_matches("http://");
     tells(the(&spans, master, "GET /keys/{key}", None), SpanKind::Server, &[("cairn.tier", "object")]);
     let execute = the(&spans, "node-1", "execute", None);
@@ -132,7 +135,7 @@ async fn a_client_that_asks_a_node_itself_finds_the_tiers_under_that_request() {
     let node = settings(vec![("OTEL_ENDPOINT", collector.endpoint())]);
     let cluster = Cluster::start(Setup { nodes: 1, node, ..Setup::default() }).await;
     assert_eq!(send(&cluster, Method::PUT, cluster.node_url(0), "", TRACEPARENT).await.status, 201);
-    let spans = collector.trace(TRACE, 3).await;
+    let spans = collector.trace(TRACE, &["PUT /keys/{key}", "disk", "disk"]).await;
     let edge = the(&spans, "node-1", "PUT /keys/{key}", None);
     assert_eq!(edge.span.parent_span_id, CALLER);
     is_caused_by(the(&spans, "node-1", "disk", Some("write")), edge);
@@ -147,7 +150,7 @@ async fn what_the_caller_does_not_record_is_not_traced_and_the_rest_is_as_often_
     assert!(cluster.client.put_key(cluster.url(), KEY, "", "value").await.is_stored());
     assert!(send(&cluster, Method::PUT, cluster.url(), "", unrecorded).await.is_stored());
     assert!(send(&cluster, Method::PUT, cluster.url(), "", TRACEPARENT).await.is_stored());
-    let recorded = collector.trace(TRACE, 4).await.len();
+    let recorded = collector.trace(TRACE, &["PUT /keys/{key}", "forward", "execute", "disk"]).await.len();
     // At its end a server sends what it still has.
     cluster.nodes[0].terminate().await;
     cluster.master.terminate().await;
@@ -161,11 +164,11 @@ async fn a_collector_that_is_dead_holds_up_neither_requests_nor_the_end() {
     // Port 9 (discard) has no listener.
     let node = settings(vec![("OTEL_ENDPOINT", "http://127.0.0.1:9")]);
     let mut cluster = Cluster::start(Setup { nodes: 1, master, node, ..Setup::default() }).await;
-    let entries: Vec<_> = (0..5_000).map(|i| (i.to_string(), "value".to_owned())).collect();
+    let entries: Vec<_> = (0..1_000).map(|i| (i.to_string(), "value".to_owned())).collect();
     cluster.import(&entries).await;
     cluster.read_back(&entries).await;
-    for (server, what) in [(cluster.url(), "too many wait"), (cluster.node_url(0), "nobody takes them")] {
-        eventually(what, PATIENCE, async || {
+    for server in [cluster.url(), cluster.node_url(0)] {
+        eventually("spans are dropped", PATIENCE, async || {
             let metrics = cluster.client.get(&format!("{server}/metrics")).await.text();
             let line = metrics.lines().find(|line| line.starts_with("cairn_spans_dropped_total ")).unwrap();
             if line.ends_with(" 0") { Err(line.to_owned()) } else { Ok(()) }

@@ -7,3 +7,4 @@ mod config;
 mod edge;
 mod harness;
 mod telemetry;
+mod trace;

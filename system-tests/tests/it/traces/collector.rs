@@ -98,13 +98,16 @@ impl Collector {
         self.spans.lock().unwrap().clone()
     }
 
-    /// The spans of a trace, once there are so many.
-    pub(crate) async fn trace(&self, trace_id: &str, count: usize) -> Vec<Span> {
+    /// The spans of a trace, once there are some with each of these names, as many as the name stands here.
+    pub(crate) async fn trace(&self, trace_id: &str, names: &[&str]) -> Vec<Span> {
         eventually("the trace is collected", PATIENCE, async || {
             let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             let mut spans = self.spans();
             spans.retain(|span| hex(&span.span.trace_id) == trace_id);
-            if spans.len() >= count { Ok(spans) } else { Err(format!("{spans:#?}")) }
+            let wanted = |name: &str| names.iter().filter(|wanted| **wanted == name).count();
+            let found = |name: &str| spans.iter().filter(|span| span.span.name == name).count();
+            let is_whole = names.iter().all(|name| found(name) >= wanted(name));
+            if is_whole { Ok(spans) } else { Err(format!("{spans:#?}")) }
         })
         .await
     }
