@@ -13,6 +13,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 /// Seconds.
 const BUCKETS: [f64; 17] =
     [50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// In the order of [`End`].
 const ENDS: [&str; 7] = ["hit", "miss", "stored", "deleted", "not_modified", "condition_failed", "error"];
 
 /// What is done: the label `operation`, named as in the OpenAPI documents. `post_key` is a `put_key`.
@@ -55,7 +56,7 @@ impl Kind {
     }
 }
 
-/// How it ended: the label `result`, in the order of [`ENDS`].
+/// How it ended: the label `result`.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
     /// A read found what it asked for.

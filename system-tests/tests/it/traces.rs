@@ -22,8 +22,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 type Settings = &'static [(&'static str, &'static str)];
 
-fn settings(settings: Vec<(&'static str, &'static str)>) -> Settings {
-    settings.leak()
+/// With few partitions, which are served sooner.
+fn settings(settings: &[(&'static str, &'static str)]) -> Settings {
+    [settings, &[("PARTITIONS", "16")]].concat().leak()
 }
 
 async fn send(cluster: &Cluster, method: Method, server: &str, query: &str, traceparent: &str) -> Reply {
@@ -59,7 +60,7 @@ fn tells(span: &Span, kind: SpanKind, attributes: &[(&str, &str)]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_is_one_trace_from_the_client_over_the_master_and_the_primary_to_the_replica() {
     let collector = Collector::start().await;
-    let common = settings(vec![("OTEL_ENDPOINT", collector.endpoint())]);
+    let common = settings(&[("OTEL_ENDPOINT", collector.endpoint())]);
     let cluster = Cluster::start(Setup { nodes: 2, master: common, node: common, ..Setup::default() }).await;
     cluster.settled().await;
     assert_eq!(send(&cluster, Method::PUT, cluster.url(), "", TRACEPARENT).await.status, 201);
@@ -100,9 +101,9 @@ async fn a_put_is_one_trace_from_the_client_over_the_master_and_the_primary_to_t
 }
 
 /// A node that holds next to nothing above the object store, and [`KEY`] that is only there.
-async fn with_a_cold_key(common: Vec<(&'static str, &'static str)>) -> Cluster {
-    let node = settings([common.clone(), vec![("LRU_SIZE", "64"), ("DISK_MAX_BYTES", "64KiB")]].concat());
-    let master = settings([common, vec![("PARTITIONS", "16")]].concat());
+async fn with_a_cold_key(common: &[(&'static str, &'static str)]) -> Cluster {
+    let node = settings(&[common, &[("LRU_SIZE", "64"), ("DISK_MAX_BYTES", "64KiB")]].concat());
+    let master = settings(common);
     let cluster = Cluster::start(Setup { nodes: 1, object_store: true, node, master, ..Setup::default() }).await;
     let cold = [(KEY.to_owned(), "value".to_owned())];
     let entries: Vec<_> = (0..300).map(|i| (format!("cold {i}"), format!("{i:01000}"))).collect();
@@ -116,7 +117,7 @@ async fn with_a_cold_key(common: Vec<(&'static str, &'static str)>) -> Cluster {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_from_the_object_store_has_a_span_for_each_tier_that_it_asked() {
     let collector = Collector::start().await;
-    let cluster = with_a_cold_key(vec![("OTEL_ENDPOINT", collector.endpoint())]).await;
+    let cluster = with_a_cold_key(&[("OTEL_ENDPOINT", collector.endpoint())]).await;
     let reply = send(&cluster, Method::GET, cluster.url(), "", TRACEPARENT).await;
     assert_eq!((reply.status, reply.tier().as_str()), (200, "object"));
     let whole = ["GET /keys/{key}", "forward", "execute", "disk", "object_store"];
@@ -132,8 +133,8 @@ async fn a_read_from_the_object_store_has_a_span_for_each_tier_that_it_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_asks_a_node_itself_finds_the_tiers_under_that_request() {
     let collector = Collector::start().await;
-    let node = settings(vec![("OTEL_ENDPOINT", collector.endpoint())]);
-    let cluster = Cluster::start(Setup { nodes: 1, node, ..Setup::default() }).await;
+    let node = settings(&[("OTEL_ENDPOINT", collector.endpoint())]);
+    let cluster = Cluster::start(Setup { nodes: 1, master: settings(&[]), node, ..Setup::default() }).await;
     assert_eq!(send(&cluster, Method::PUT, cluster.node_url(0), "", TRACEPARENT).await.status, 201);
     let spans = collector.trace(TRACE, &["PUT /keys/{key}", "disk", "disk"]).await;
     let edge = the(&spans, "node-1", "PUT /keys/{key}", None);
@@ -144,7 +145,7 @@ async fn a_client_that_asks_a_node_itself_finds_the_tiers_under_that_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_caller_does_not_record_is_not_traced_and_the_rest_is_as_often_as_was_set() {
     let collector = Collector::start().await;
-    let common = settings(vec![("OTEL_ENDPOINT", collector.endpoint()), ("OTEL_SAMPLE_RATIO", "0")]);
+    let common = settings(&[("OTEL_ENDPOINT", collector.endpoint()), ("OTEL_SAMPLE_RATIO", "0")]);
     let mut cluster = Cluster::start(Setup { nodes: 1, master: common, node: common, ..Setup::default() }).await;
     let unrecorded = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
     assert!(cluster.client.put_key(cluster.url(), KEY, "", "value").await.is_stored());
@@ -160,9 +161,9 @@ async fn what_the_caller_does_not_record_is_not_traced_and_the_rest_is_as_often_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_dead_holds_up_neither_requests_nor_the_end() {
     let stalled = Collector::stalled().await;
-    let master = settings(vec![("OTEL_ENDPOINT", stalled.endpoint())]);
+    let master = settings(&[("OTEL_ENDPOINT", stalled.endpoint())]);
     // Port 9 (discard) has no listener.
-    let node = settings(vec![("OTEL_ENDPOINT", "http://127.0.0.1:9")]);
+    let node = settings(&[("OTEL_ENDPOINT", "http://127.0.0.1:9")]);
     let mut cluster = Cluster::start(Setup { nodes: 1, master, node, ..Setup::default() }).await;
     let entries: Vec<_> = (0..1_000).map(|i| (i.to_string(), "value".to_owned())).collect();
     cluster.import(&entries).await;
@@ -188,7 +189,7 @@ async fn a_collector_that_is_dead_holds_up_neither_requests_nor_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_setting_nothing_is_sent_whatever_else_the_environment_says() {
     let collector = Collector::start().await;
-    let common = settings(vec![("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())]);
+    let common = settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())]);
     let mut cluster = Cluster::start(Setup { nodes: 1, master: common, node: common, ..Setup::default() }).await;
     assert!(send(&cluster, Method::PUT, cluster.url(), "", TRACEPARENT).await.is_stored());
     cluster.nodes[0].terminate().await;
@@ -198,7 +199,7 @@ async fn without_the_setting_nothing_is_sent_whatever_else_the_environment_says(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_inside_a_node_is_logged_there_under_the_id_that_the_client_is_told() {
-    let cluster = with_a_cold_key(vec![("LOG_LEVEL", "info,cairn_node::link_service=debug")]).await;
+    let cluster = with_a_cold_key(&[("LOG_LEVEL", "info,cairn_node::link_service=debug")]).await;
     cluster.store().set(Mode::Failing);
     let failed = "object_store_unavailable";
     let untraced = cluster.client.get_key(cluster.url(), KEY).await;
@@ -216,7 +217,7 @@ async fn a_failure_inside_a_node_is_logged_there_under_the_id_that_the_client_is
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_operation_is_logged_with_what_is_known_of_it_but_its_key() {
-    let common = settings(vec![("SLOW_OPERATION", "1ms")]);
+    let common = settings(&[("SLOW_OPERATION", "1ms")]);
     let setup = Setup { nodes: 1, object_store: true, master: common, node: common, ..Setup::default() };
     let mut cluster = Cluster::start(setup).await;
     // The upload begins when the write is on the disk, and is another process's to confirm.
