@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::version::Version;
+use crate::{trace::TraceId, version::Version};
 
 macro_rules! error_codes {
     ($($variant:ident = $status:literal $code:tt $title:literal;)*) => {
@@ -102,13 +102,15 @@ pub struct ApiError {
     pub version: Option<Version>,
     /// The node that answered, when it was not the one that the client asked.
     pub node: Option<String>,
+    /// The trace under which the server that met it has logged it, when it was not the one that the client asked.
+    pub trace_id: Option<TraceId>,
 }
 
 impl ApiError {
     /// An error with a code and its explanation. 429 and 503 get a `Retry-After` of one second.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         let retry_after = matches!(code.status(), 429 | 503).then_some(1);
-        Self { code, detail: detail.into(), retry_after, version: None, node: None }
+        Self { code, detail: detail.into(), retry_after, version: None, node: None, trace_id: None }
     }
 
     /// The same about a key with this version.

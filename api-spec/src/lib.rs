@@ -9,6 +9,7 @@
 //! | [`data`], [`cluster`] | the JSON documents of the data API and of the cluster API |
 //! | [`error`] | every error code, its status, and the problem document |
 //! | [`peer`] | the protobuf messages between our own processes |
+//! | [`trace`] | the trace that a request belongs to |
 //!
 //! Nothing here does I/O, reads a clock or knows a web framework. The partition function stands here and not beside
 //! the ring, because a client computes it too.
@@ -19,12 +20,14 @@ pub mod error;
 pub mod name;
 pub mod operation;
 pub mod peer;
+pub mod trace;
 pub mod ttl;
 pub mod version;
 
 pub use error::{ApiError, ErrorCode};
 pub use name::{Bucket, EntryName};
 pub use operation::{Operation, Outcome};
+pub use trace::{TraceContext, TraceId};
 pub use version::Version;
 
 /// Values up to this many bytes travel inside one frame between our processes; larger ones are streamed over HTTP.

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::{
     error::{ApiError, ErrorCode},
     name::EntryName,
+    trace::TraceContext,
     version::{Condition, Version},
 };
 
@@ -113,12 +114,14 @@ pub struct Operation {
     pub consistency: Consistency,
     /// What makes it safe to send again, when it is a write.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// The trace that it belongs to, if anybody asked for one.
+    pub trace: Option<TraceContext>,
 }
 
 impl Operation {
-    /// A strongly consistent operation without an idempotency key.
+    /// A strongly consistent operation without an idempotency key or a trace.
     pub fn new(name: EntryName, condition: Condition, action: Action) -> Self {
-        Self { name, condition, action, consistency: Consistency::Strong, idempotency_key: None }
+        Self { name, condition, action, consistency: Consistency::Strong, idempotency_key: None, trace: None }
     }
 
     /// Whether any in-sync replica may answer.
@@ -226,6 +229,14 @@ pub struct ListQuery {
     pub end: Bytes,
     /// The most names to return.
     pub limit: usize,
+}
+
+impl ListQuery {
+    /// The bucket that the range lies in, as far as it is one.
+    pub fn bucket(&self) -> &str {
+        let name = self.start.split(|byte| *byte == 0).next().unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
 }
 
 /// One name of a listing.

@@ -110,6 +110,26 @@ pub struct Execute {
     /// Any in-sync replica may answer.
     #[prost(bool, tag = "11")]
     pub eventual: bool,
+    /// The trace that the operation belongs to.
+    #[prost(message, optional, tag = "12")]
+    pub trace: Option<Trace>,
+}
+
+/// See [`TraceContext`](crate::TraceContext). Absent where nobody asked for a trace.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Trace {
+    /// The upper half of the trace's id.
+    #[prost(fixed64, tag = "1")]
+    pub trace_id_high: u64,
+    /// The lower half.
+    #[prost(fixed64, tag = "2")]
+    pub trace_id_low: u64,
+    /// The span that asks; 0 in an answer.
+    #[prost(fixed64, tag = "3")]
+    pub span_id: u64,
+    /// Whether the trace is recorded.
+    #[prost(bool, tag = "4")]
+    pub sampled: bool,
 }
 
 /// The outcome of an operation.
@@ -156,6 +176,9 @@ pub struct Failed {
     /// The key's version.
     #[prost(uint64, optional, tag = "4")]
     pub version: Option<u64>,
+    /// The trace under which the sender has logged it.
+    #[prost(message, optional, tag = "5")]
+    pub trace: Option<Trace>,
 }
 
 /// See [`ListQuery`](crate::operation::ListQuery).
@@ -173,6 +196,9 @@ pub struct List {
     /// The partitions that the sender wants from this node: one that it does not serve is `not_owner`.
     #[prost(uint32, repeated, tag = "4")]
     pub partitions: Vec<u32>,
+    /// The trace that the question belongs to.
+    #[prost(message, optional, tag = "5")]
+    pub trace: Option<Trace>,
 }
 
 /// The names of a [`List`].
@@ -354,6 +380,9 @@ pub struct Append {
     /// The name was absent before. Said only with an idempotency key.
     #[prost(bool, tag = "7")]
     pub created: bool,
+    /// The trace that the write belongs to.
+    #[prost(message, optional, tag = "8")]
+    pub trace: Option<Trace>,
 }
 
 /// The object store has a version of a key.

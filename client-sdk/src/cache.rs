@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    ApiError, Bucket, EntryName, ErrorCode, Operation, Version,
+    ApiError, Bucket, EntryName, ErrorCode, Operation, TraceContext, Version,
     cluster::{ChangeRebalance, Node, Rebalance, Ring, Stats},
     error::Problem,
     operation::Action,
@@ -69,6 +69,7 @@ pub struct Builder {
     bucket: Result<Bucket, ApiError>,
     timeout: Duration,
     retries: u32,
+    trace_context: fn() -> Option<String>,
 }
 
 impl Builder {
@@ -94,6 +95,13 @@ impl Builder {
     /// How often a call is repeated at most; as often as the time allows when none is set.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
+        self
+    }
+
+    /// Says which trace an operation on a key belongs to: the value of its `traceparent` header (W3C Trace Context), or
+    /// none, which is also what one that is not valid counts as. Asked once for each operation, where that is awaited.
+    pub fn trace_context(mut self, trace_context: fn() -> Option<String>) -> Self {
+        self.trace_context = trace_context;
         self
     }
 
@@ -123,6 +131,7 @@ impl Builder {
             http: Http { client, dots: DotClient::new(CONNECT_TIMEOUT) },
             timeout: self.timeout,
             retries: self.retries,
+            trace_context: self.trace_context,
         };
         Ok(Cache { shared: Arc::new(shared), bucket })
     }
@@ -142,6 +151,7 @@ pub(crate) struct Shared {
     pub(crate) http: Http,
     pub(crate) timeout: Duration,
     pub(crate) retries: u32,
+    trace_context: fn() -> Option<String>,
 }
 
 impl Cache {
@@ -155,7 +165,13 @@ impl Cache {
 
     /// For everything that is not to be the default.
     pub fn builder() -> Builder {
-        Builder { urls: Vec::new(), bucket: Ok(Bucket::default()), timeout: DEFAULT_TIMEOUT, retries: u32::MAX }
+        Builder {
+            urls: Vec::new(),
+            bucket: Ok(Bucket::default()),
+            timeout: DEFAULT_TIMEOUT,
+            retries: u32::MAX,
+            trace_context: || None,
+        }
     }
 
     /// The same connection in another bucket.
@@ -259,7 +275,8 @@ impl Cache {
         if let Action::Put(put) = &action {
             call::content_type(put)?;
         }
-        Ok(Operation::new(name, condition, action))
+        let trace = (self.shared.trace_context)().and_then(|header| TraceContext::parse(&header));
+        Ok(Operation { trace, ..Operation::new(name, condition, action) })
     }
 
     pub(crate) async fn execute(&self, operation: &Operation) -> Result<Reply, Error> {

@@ -61,7 +61,8 @@ pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Resu
     let (if_match, if_none_match) = (if_match.as_deref(), if_none_match.as_deref());
     let (consistency, idempotency_key) = (consistency.as_ref(), *idempotency_key);
     let call = |content_type| {
-        let call = Call { key_path: Some(encode_key(operation.name.key())), content_type };
+        let traceparent = operation.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok());
+        let call = Call { key_path: Some(encode_key(operation.name.key())), content_type, traceparent };
         node::Client::new_with_client(base, http.client.clone(), call)
     };
     match &operation.action {

@@ -70,6 +70,9 @@ fn build(client: &reqwest::Client, base: &str, operation: &Operation) -> Result<
     if let Some(key) = idempotency_key {
         request = request.header("idempotency-key", key);
     }
+    if let Some(trace) = operation.trace {
+        request = request.header("traceparent", trace.to_string());
+    }
     if let Some(condition) = if_match {
         request = request.header(IF_MATCH, condition);
     }

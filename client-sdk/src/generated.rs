@@ -17,6 +17,8 @@ pub struct Call {
     pub key_path: Option<String>,
     /// The value's type in place of `application/octet-stream`.
     pub content_type: Option<HeaderValue>,
+    /// The trace that the request belongs to.
+    pub traceparent: Option<HeaderValue>,
 }
 
 /// The key to give when [`Call::key_path`] has the real one.
@@ -33,6 +35,9 @@ impl ClientHooks<Call> for node::Client {
         }
         if let Some(content_type) = &call.content_type {
             request.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+        }
+        if let Some(traceparent) = &call.traceparent {
+            request.headers_mut().insert("traceparent", traceparent.clone());
         }
         Ok(())
     }

@@ -11,21 +11,23 @@
 mod attempts;
 mod http;
 mod routes;
+mod watch;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cairn_api_spec::{
-    ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome,
+    ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome, TraceContext,
     operation::{Action, Durability, ListQuery, ListedName, Put},
     peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
 };
-use cairn_data_api::{DataApi, Reply, ValueStream};
+use cairn_data_api::{DataApi, Reply, ValueStream, metrics::Kind};
 use cairn_link::{CallError, Client};
 use futures_util::{FutureExt, future::BoxFuture};
 
+pub(crate) use self::watch::Watch;
 use self::{
     attempts::Attempts,
     routes::{Holder, Routes},
@@ -77,11 +79,12 @@ pub(crate) struct Plan {
     http: reqwest::Client,
     deadline: Duration,
     max_value_bytes: usize,
+    watch: Watch,
 }
 
 impl Plan {
     /// Gateways over the cluster's map.
-    pub(crate) fn new(cluster: Arc<Cluster>, config: &Config) -> reqwest::Result<Self> {
+    pub(crate) fn new(cluster: Arc<Cluster>, config: &Config, watch: Watch) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             // Servers close a connection that asks nothing for five seconds after it was opened.
@@ -90,7 +93,7 @@ impl Plan {
             .no_proxy()
             .build()?;
         let max_value_bytes = usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX);
-        Ok(Self { cluster, http, deadline: config.link_deadline, max_value_bytes })
+        Ok(Self { cluster, http, deadline: config.link_deadline, max_value_bytes, watch })
     }
 
     /// A gateway for one worker, with connections of its own.
@@ -118,11 +121,15 @@ impl Gateway {
         routes
     }
 
-    async fn forward(&self, operation: Operation) -> Result<Reply, ApiError> {
-        let mut attempts = Attempts::of(&operation, &self.plan.cluster.ring, self.plan.deadline);
+    fn attempts(&self) -> Attempts<'_> {
+        Attempts::new(&self.plan.cluster.ring, self.plan.deadline, &self.plan.watch.retries)
+    }
+
+    async fn forward(&self, operation: &Operation) -> Result<Reply, ApiError> {
+        let mut attempts = self.attempts().of(operation);
         loop {
             let routes = self.routes();
-            match self.route(&routes, &operation, &attempts).await {
+            match self.route(&routes, operation, &attempts).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => attempts.again(error, &routes).await?,
             }
@@ -142,14 +149,19 @@ impl Gateway {
     }
 
     async fn ask(&self, holder: &Holder, operation: &Operation, deadline: Duration) -> Result<Reply, ApiError> {
-        let answered_by = |error| ApiError { node: Some(holder.target.node.to_string()), ..error };
-        self.ask_over_link(holder, operation, deadline).await.map_err(answered_by)
+        let mut span = self.plan.watch.span(&holder.target, Kind::of(&operation.action), operation.trace);
+        let trace = span.context().or(operation.trace);
+        self.ask_over_link(holder, operation, trace, deadline).await.map_err(|error| {
+            span.fail(error.code.as_str());
+            ApiError { node: Some(holder.target.node.to_string()), ..error }
+        })
     }
 
     async fn ask_over_link(
         &self,
         holder: &Holder,
         operation: &Operation,
+        trace: Option<TraceContext>,
         deadline: Duration,
     ) -> Result<Reply, ApiError> {
         let deadline = match &operation.action {
@@ -157,21 +169,22 @@ impl Gateway {
             | Action::Delete { durability: Some(Durability::Object) } => deadline + UPLOAD_ALLOWANCE,
             _ => deadline,
         };
-        let request = Request { kind: Some(RequestKind::Execute(Execute::new(operation.clone(), holder.epoch))) };
+        let execute = Execute::new(Operation { trace, ..operation.clone() }, holder.epoch);
+        let request = Request { kind: Some(RequestKind::Execute(execute)) };
         let outcome: Outcome = match call(&holder.target.link, &request, deadline, operation.action.is_write()).await? {
             ResponseKind::Executed(executed) => executed.try_into()?,
             ResponseKind::Failed(error) => return Err(error.into()),
             _ => return Err(GatewayError::Strange.into()),
         };
         match (&outcome, &operation.action) {
-            (Outcome::Found { value: None, .. }, Action::Get) => self.get_over_http(holder, operation).await,
+            (Outcome::Found { value: None, .. }, Action::Get) => self.get_over_http(holder, operation, trace).await,
             _ => Ok(Reply { node: holder.target.node.clone(), outcome, stream: None }),
         }
     }
 
     /// Forwards a value that is not held here: what has been taken of it cannot be sent again.
     async fn stream(&self, operation: &Operation, mut value: ValueStream) -> Result<Reply, ApiError> {
-        let mut attempts = Attempts::new(&self.plan.cluster.ring, self.plan.deadline);
+        let mut attempts = self.attempts();
         loop {
             let routes = self.routes();
             let owner = match routes.primary(&operation.name) {
@@ -192,11 +205,11 @@ impl Gateway {
         }
     }
 
-    async fn list_all(&self, query: ListQuery) -> Result<Vec<ListedName>, ApiError> {
-        let mut attempts = Attempts::new(&self.plan.cluster.ring, self.plan.deadline);
+    async fn list_all(&self, query: &ListQuery, trace: Option<TraceContext>) -> Result<Vec<ListedName>, ApiError> {
+        let mut attempts = self.attempts();
         loop {
             let routes = self.routes();
-            match self.list_once(&routes, &query, attempts.call_deadline()).await {
+            match self.list_once(&routes, query, trace, attempts.call_deadline()).await {
                 Ok(names) => return Ok(names),
                 Err(error) => attempts.again(error, &routes).await?,
             }
@@ -208,17 +221,21 @@ impl Gateway {
         &self,
         routes: &Routes,
         query: &ListQuery,
+        trace: Option<TraceContext>,
         deadline: Duration,
     ) -> Result<Vec<ListedName>, ApiError> {
         let pages = routes.by_target()?.into_iter().map(|(target, partitions)| async move {
-            let request = Request { kind: Some(RequestKind::List(List::new(query.clone(), partitions))) };
-            match call(&target.link, &request, deadline, false).await? {
+            let mut span = self.plan.watch.span(&target, Kind::List, trace);
+            let list = List::new(query.clone(), partitions, span.context().or(trace));
+            let answer = call(&target.link, &Request { kind: Some(RequestKind::List(list)) }, deadline, false).await;
+            let listed = answer.and_then(|kind| match kind {
                 ResponseKind::Listed(listed) => {
                     listed.names.into_iter().map(TryInto::try_into).collect::<Result<Vec<ListedName>, ApiError>>()
                 }
                 ResponseKind::Failed(error) => Err(error.into()),
                 _ => Err(GatewayError::Strange.into()),
-            }
+            });
+            listed.inspect_err(|error| span.fail(error.code.as_str()))
         });
         let mut names: Vec<ListedName> =
             futures_util::future::try_join_all(pages).await?.into_iter().flatten().collect();
@@ -244,21 +261,40 @@ async fn call(link: &Client, request: &Request, deadline: Duration, is_write: bo
 
 impl DataApi for Gateway {
     fn execute(&self, operation: Operation) -> BoxFuture<'_, Result<Reply, ApiError>> {
-        self.forward(operation).boxed()
-    }
-
-    fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {
         async move {
-            if operation.name.is_dots() {
-                return self.forward(http::collect(operation, value).await?).await;
-            }
-            self.stream(&operation, value).await
+            let began = Instant::now();
+            let result = self.forward(&operation).await;
+            self.plan.watch.observe(&operation, began, &result);
+            result
         }
         .boxed()
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
-        self.list_all(query).boxed()
+    fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {
+        async move {
+            let began = Instant::now();
+            let result = if operation.name.is_dots() {
+                match http::collect(&operation, value).await {
+                    Ok(whole) => self.forward(&whole).await,
+                    Err(error) => Err(error),
+                }
+            } else {
+                self.stream(&operation, value).await
+            };
+            self.plan.watch.observe(&operation, began, &result);
+            result
+        }
+        .boxed()
+    }
+
+    fn list(&self, query: ListQuery, trace: Option<TraceContext>) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
+        async move {
+            let began = Instant::now();
+            let result = self.list_all(&query, trace).await;
+            self.plan.watch.observe_list(&query, trace, began, result.is_ok());
+            result
+        }
+        .boxed()
     }
 
     fn max_value_bytes(&self) -> usize {

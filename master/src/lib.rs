@@ -31,6 +31,8 @@ use cairn_server_kit::{
     http::Edge,
     metrics::new_registry,
     server::{HttpOptions, serve, serve_metrics, warn_if_open},
+    slow::SlowLog,
+    trace::{TraceError, Tracer},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +92,9 @@ pub enum RunError {
     /// The HTTP client could not be set up.
     #[error(transparent)]
     HttpClient(#[from] reqwest::Error),
+    /// Tracing could not begin.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// A listener failed.
     #[error(transparent)]
     Serve(#[from] io::Error),
@@ -121,10 +126,12 @@ async fn run_over(
     let cluster = Arc::new(open_cluster(config, store.clone(), own).await.map_err(OpenError::Store)?);
     let pace = Pace { settle: config.settle, tick: config.heartbeat_interval / 2 };
     let shape = Shape { partition_count: config.partitions, vnodes: config.vnodes, replication: config.replication() };
+    let retries = metrics.gateway_retries.clone();
     let controller = Arc::new(Controller::open(store, cluster.clone(), metrics, shape, pace).await?);
-    let edge = Edge::new(&prometheus, config.common.rate_limit)?;
-    let data_metrics = DataMetrics::new(&prometheus)?;
-    let gateways = gateway::Plan::new(cluster.clone(), config)?;
+    let (tracer, exporter) = Tracer::start(&config.common, "cairn-master", &own.to_string(), &prometheus)?;
+    let edge = Edge::new(&prometheus, config.common.rate_limit)?.with_tracer(tracer.clone());
+    let operations = DataMetrics::new(&prometheus, SlowLog::new(config.common.slow_operation))?;
+    let gateways = gateway::Plan::new(cluster.clone(), config, gateway::Watch { operations, retries, tracer })?;
     let state =
         AppState { cluster, controller: controller.clone(), metrics: prometheus.clone(), shutdown: stop.clone() };
     let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
@@ -139,7 +146,7 @@ async fn run_over(
     let api = stopping(
         &stop,
         serve(listeners.http, options, stop.clone(), move || {
-            let keys = cairn_data_api::Shared::new(Arc::new(gateways.gateway()), data_metrics.clone());
+            let keys = cairn_data_api::Shared::new(Arc::new(gateways.gateway()));
             app::app(state.clone(), keys, edge.clone())
         }),
     );
@@ -150,6 +157,7 @@ async fn run_over(
         }
     };
     let (control, api, scrapes) = tokio::join!(control, api, scrapes);
+    exporter.finish().await;
     control.and(api).and(scrapes).map_err(RunError::Serve)
 }
 

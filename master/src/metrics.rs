@@ -1,7 +1,7 @@
 //! The master's own metrics. What the edge counts (requests, durations) stands in `cairn-server-kit`.
 
 use cairn_api_spec::cluster::NodeState;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::cluster::{Cluster, PartitionState};
 
@@ -25,6 +25,8 @@ pub struct Metrics {
     moves: IntGauge,
     /// Changes of partitions' entries, by reason.
     pub map_changes: IntCounterVec,
+    /// Attempts of the gateway after the first.
+    pub gateway_retries: IntCounter,
 }
 
 impl Metrics {
@@ -46,6 +48,10 @@ impl Metrics {
                 Opts::new("cairn_partition_changes_total", "Changes of partitions' map entries by reason"),
                 &["reason"],
             )?,
+            gateway_retries: IntCounter::new(
+                "cairn_gateway_retries_total",
+                "Attempts to forward a request after the first, for instance while a primary is replaced",
+            )?,
         };
         registry.register(Box::new(metrics.ring_epoch.clone()))?;
         registry.register(Box::new(metrics.nodes.clone()))?;
@@ -53,6 +59,7 @@ impl Metrics {
         registry.register(Box::new(metrics.under_replicated.clone()))?;
         registry.register(Box::new(metrics.moves.clone()))?;
         registry.register(Box::new(metrics.map_changes.clone()))?;
+        registry.register(Box::new(metrics.gateway_retries.clone()))?;
         Ok(metrics)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use cairn_api_spec::{
-    ApiError, ErrorCode, Operation,
+    ApiError, ErrorCode, Operation, TraceContext,
     operation::{ListQuery, ListedName},
 };
 use cairn_data_api::{DataApi, Reply, ValueStream};
@@ -52,10 +52,10 @@ impl DataApi for NodeApi {
         async { Err(ApiError::new(ErrorCode::ValueTooLarge, "the value is over the limit")) }.boxed()
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
+    fn list(&self, query: ListQuery, trace: Option<TraceContext>) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
         async move {
             let store = self.store()?;
-            Ok(store.list(query, &store.served()).await?)
+            Ok(store.list(query, &store.served(), trace).await?)
         }
         .boxed()
     }

@@ -8,9 +8,10 @@ use std::{
 use cairn_api_spec::{
     Version,
     operation::{Durability, IdempotencyKey},
-    peer::{Append, Collect, Collected, Granted, Refused, Renew, Replicate, Replicated},
+    peer::{Append, Collect, Collected, Granted, Refused, Renew, Replicate, Replicated, Trace},
 };
 use cairn_replication::{Header, Member, Refusal, Write as Unstable};
+use cairn_server_kit::trace::SpanKind;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -46,6 +47,7 @@ pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, 
                 return Err(NodeError::Transfer(format!("there is no partition {partition}")));
             }
             let header = header(&primary, message.session, append.epoch, append.stable);
+            let trace = append.trace.and_then(Trace::context);
             let unstable = write(append)?;
             let (change, idempotency) = (unstable.data.change.clone(), unstable.data.idempotency.clone());
             let taken = store.drive(partition, |locked, now, out| locked.replica.append(&header, unstable, now, out));
@@ -55,7 +57,10 @@ pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, 
                     let flush = durability == Durability::Fsync as u32;
                     let awaited = durability != Durability::Memory as u32;
                     let reservation = Some(reservation.clone());
-                    writes.push(Write { partition, change, flush, awaited, reply: None, reservation, idempotency });
+                    let mut span = store.tracer.child("store", SpanKind::Server, trace);
+                    span.set_number("cairn.partition", partition.into());
+                    let reply = None;
+                    writes.push(Write { partition, change, flush, awaited, reply, reservation, idempotency, span });
                 }
                 Ok(false) => {}
                 Err(refusal) => refused.push(refusal_of(store, partition, refusal)),
@@ -196,7 +201,7 @@ pub fn write(append: Append) -> Result<Unstable<Payload>, NodeError> {
     };
     let change = Change::from_peer(append.row)?;
     let version = change.version();
-    Ok(Unstable { version, data: Payload { change, durability, reservation: None, idempotency } })
+    Ok(Unstable { version, data: Payload { change, durability, reservation: None, idempotency, trace: None } })
 }
 
 fn header(

@@ -3,10 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use cairn_api_spec::{
-    ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Outcome,
-    peer::{Execute, Executed, Listed, Request, RequestKind, Response, ResponseKind},
+    ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Outcome, TraceContext,
+    peer::{Execute, Executed, List, Listed, Request, RequestKind, Response, ResponseKind},
 };
+use cairn_data_api::metrics::Kind;
 use cairn_link::Service;
+use cairn_server_kit::{
+    telemetry::random_trace_id,
+    trace::{Span, SpanKind},
+};
 
 use crate::{error::NodeError, follow, store::Store, transfer::serve_fetch};
 
@@ -25,11 +30,7 @@ impl LinkService {
         let store = self.store.get().ok_or(NodeError::NotJoined)?;
         match request.kind {
             Some(RequestKind::Execute(message)) => execute(store, message).await.map(ResponseKind::Executed),
-            Some(RequestKind::List(message)) => {
-                let (query, partitions) = message.into_query();
-                let names = store.list(query, &partitions).await?;
-                Ok(ResponseKind::Listed(Listed { names: names.into_iter().map(Into::into).collect() }))
-            }
+            Some(RequestKind::List(message)) => list(store, message).await.map(ResponseKind::Listed),
             Some(RequestKind::Fetch(message)) => Ok(ResponseKind::Fetched(serve_fetch(store, message).await?)),
             Some(RequestKind::Replicate(message)) => {
                 Ok(ResponseKind::Replicated(follow::replicate(store, message).await?))
@@ -49,9 +50,16 @@ impl LinkService {
 
 async fn execute(store: &Store, message: Execute) -> Result<Executed, ApiError> {
     let epoch = message.epoch;
-    let operation = message.into_operation()?;
+    let mut operation = message.into_operation()?;
     let streamable = !operation.name.is_dots();
-    let mut outcome = store.execute(operation, epoch).await?;
+    let (kind, asked_in) = (Kind::of(&operation.action), operation.trace);
+    let mut span = span(store, kind, operation.name.bucket(), asked_in);
+    operation.trace = span.context().or(asked_in);
+    let mut outcome =
+        store.execute(operation, epoch).await.map_err(|error| failed(error, kind, asked_in, &mut span))?;
+    if let Outcome::Found { tier, .. } | Outcome::NotModified(_, tier) = &outcome {
+        span.set("cairn.tier", tier.as_str());
+    }
     if let Outcome::Found { value, .. } = &mut outcome
         && streamable
         && value.as_ref().is_some_and(|value| value.len() > MAX_FRAMED_VALUE_BYTES)
@@ -59,6 +67,41 @@ async fn execute(store: &Store, message: Execute) -> Result<Executed, ApiError> 
         *value = None;
     }
     Ok(outcome.into())
+}
+
+async fn list(store: &Store, message: List) -> Result<Listed, ApiError> {
+    let (query, partitions, asked_in) = message.into_query();
+    let mut span = span(store, Kind::List, query.bucket(), asked_in);
+    let names = store.list(query, &partitions, span.context().or(asked_in)).await;
+    let names = names.map_err(|error| failed(error, Kind::List, asked_in, &mut span))?;
+    Ok(Listed { names: names.into_iter().map(Into::into).collect() })
+}
+
+/// This node's part of what a master forwarded.
+fn span(store: &Store, kind: Kind, bucket: &str, asked_in: Option<TraceContext>) -> Span {
+    let mut span = store.tracer.child("execute", SpanKind::Server, asked_in);
+    span.set("cairn.operation", kind.as_str());
+    span.set("cairn.bucket", bucket);
+    span
+}
+
+/// Logs a failure under the trace that the master will tell its client. A refusal is the master's to handle.
+fn failed(error: NodeError, kind: Kind, asked_in: Option<TraceContext>, span: &mut Span) -> ApiError {
+    let mut error = ApiError::from(error);
+    if error.code.status() >= 500 {
+        let trace_id = asked_in.map_or_else(random_trace_id, |trace| trace.trace_id);
+        let span_id = span.context().map(|own| tracing::field::display(own.span_id));
+        let (operation, code) = (kind.as_str(), error.code.as_str());
+        if error.code == ErrorCode::Internal {
+            tracing::error!(%trace_id, span_id, operation, code, "{}", error.detail);
+        } else {
+            // The master tries again, and has the last word.
+            tracing::debug!(%trace_id, span_id, operation, code, "{}", error.detail);
+        }
+        error.trace_id = Some(trace_id);
+    }
+    span.fail(error.code.as_str());
+    error
 }
 
 impl Service for LinkService {

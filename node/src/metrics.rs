@@ -6,7 +6,9 @@ use cairn_api_spec::{
     cluster::{ByTier, NodeStats},
     operation::Tier,
 };
+use cairn_data_api::DataMetrics;
 use cairn_replication::Role;
+use cairn_server_kit::slow::SlowLog;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
@@ -19,6 +21,8 @@ const OBJECT_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 
 /// The node's metrics. Cloning shares them.
 #[derive(Clone)]
 pub struct NodeMetrics {
+    /// How long operations on keys take, and how they end.
+    pub operations: DataMetrics,
     hits: [IntCounter; 3],
     replica_hits: IntCounter,
     /// Reads that found no live key.
@@ -64,11 +68,11 @@ pub struct ObjectDurations {
 }
 
 impl NodeMetrics {
-    /// Registers the metrics.
+    /// Registers the metrics. Operations that `slow` finds slow are logged.
     ///
     /// # Errors
     /// When the registry has them already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry, slow: SlowLog) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help)?);
         let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help)?);
         let hits = IntCounterVec::new(Opts::new("cairn_cache_hits_total", "Reads that found a live key"), &["tier"])?;
@@ -81,6 +85,7 @@ impl NodeMetrics {
             .buckets(OBJECT_BUCKETS.to_vec());
         let durations = register(registry, HistogramVec::new(durations, &["operation"])?)?;
         Ok(Self {
+            operations: DataMetrics::new(registry, slow)?,
             hits: Tier::ALL.map(|tier| hits.with_label_values(&[tier.as_str()])),
             replica_hits: counter(
                 "cairn_replica_hits_total",
@@ -106,7 +111,13 @@ impl NodeMetrics {
             bytes: tiers("cairn_bytes", "Bytes by tier: all that entries take in memory, values in the others")?,
             live_entries: gauge("cairn_keys", "Keys in the disk tier's index")?,
             uploads_pending: gauge("cairn_uploads_pending", "Changes that the object store has not got")?,
-            upload_age: register(registry, Gauge::new("cairn_upload_age_seconds", "Age of the oldest of them")?)?,
+            upload_age: register(
+                registry,
+                Gauge::new(
+                    "cairn_upload_age_seconds",
+                    "How long the oldest change that the object store has not got has waited",
+                )?,
+            )?,
             ring_epoch: gauge("cairn_ring_epoch", "The map epoch that the node knows")?,
             replication: ReplicationMetrics::new(registry)?,
             partitions_serving: gauge("cairn_partitions_serving", "Partitions that the node serves")?,

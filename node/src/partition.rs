@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_api_spec::{Version, operation::Durability};
+use cairn_api_spec::{TraceContext, Version, operation::Durability};
 use cairn_replication::{Effect, Member, Replica, Role, Settings, Write as Replicated};
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ pub struct Payload {
     pub reservation: Option<Reservation>,
     /// What the write can be known by when it is sent again.
     pub idempotency: Option<Idempotency>,
+    /// The trace that it belongs to, for those that it is sent to.
+    pub trace: Option<TraceContext>,
 }
 
 /// The newest state of a key, as a write must see it.

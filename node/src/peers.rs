@@ -12,10 +12,11 @@ use std::{
 
 use cairn_api_spec::peer::{
     self, Collect, Collected, Granted, Hop, Renew, Replicate, Replicated, Request, RequestKind, Response, ResponseKind,
-    Uploaded,
+    Trace, Uploaded,
 };
 use cairn_link::{CallError, Client, Limits};
 use cairn_replication::{Header, Member, Write};
+use cairn_server_kit::trace::Span;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -44,6 +45,15 @@ pub struct Outgoing {
     pub header: Header<NodeId>,
     /// The write.
     pub write: Write<Payload>,
+    /// Ends when the peer has answered, or the write is given up.
+    pub span: Span,
+}
+
+impl Outgoing {
+    fn message(&self) -> peer::Append {
+        let trace = self.span.context().map(Trace::from);
+        peer::Append { trace, ..append(self.partition, &self.header, &self.write) }
+    }
 }
 
 /// What became of a message's writes: who has stored which.
@@ -238,7 +248,7 @@ async fn ship(node: NodeId, client: Client, queue: Arc<Queue>, answered: Arc<Ans
             primary: primary.as_ref().map(|primary| primary.node.to_string()).unwrap_or_default(),
             primary_session: primary.map_or(0, |primary| primary.session),
             session,
-            appends: writes.iter().map(|next| append(next.partition, &next.header, &next.write)).collect(),
+            appends: writes.iter().map(Outgoing::message).collect(),
             route: writes.first().map(|first| first.route.iter().map(hop).collect()).unwrap_or_default(),
             uploads,
         };
@@ -292,5 +302,6 @@ pub fn append(partition: u32, header: &Header<NodeId>, write: &Write<Payload>) -
         row: write.data.change.to_peer(),
         idempotency_key: idempotency.map_or_else(String::new, |it| it.key.to_string()),
         created: idempotency.is_some_and(|it| it.created),
+        trace: None,
     }
 }

@@ -18,6 +18,7 @@ use cairn_api_spec::{
     peer::{Collect, Lease, Refused, Renew, Replicated as Answer, Uploaded},
 };
 use cairn_replication::{Change, Collected, Effect, Header, Member, Write as Replicated};
+use cairn_server_kit::trace::{Span, SpanKind};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -80,7 +81,9 @@ impl Parts {
                             route.push(to);
                         }
                     }
-                    self.peers.send(Outgoing { partition, to, route, header, write });
+                    let mut span = self.tracer.child("replicate", SpanKind::Client, write.data.trace);
+                    span.set("cairn.node", &to.node);
+                    self.peers.send(Outgoing { partition, to, route, header, write, span });
                 }
                 Effect::Persist(write) => self.persist(partition, &write),
                 effect => {
@@ -111,6 +114,7 @@ impl Parts {
             Err(error) => {
                 self.metrics.replication.failures.with_label_values(&["unanswered"]).inc();
                 tracing::debug!(%error, writes = batch.len(), "writes have not reached a replica");
+                batch.into_iter().for_each(|mut outgoing| outgoing.span.fail("unanswered"));
                 return;
             }
         };
@@ -138,7 +142,8 @@ impl Parts {
         let Payload { change, durability, idempotency, .. } = write.data.clone();
         // Whoever sends it again under its idempotency key is answered as if this node had taken it.
         let flush = durability == Durability::Fsync;
-        let write = Write { partition, change, flush, awaited: true, reply: None, reservation: None, idempotency };
+        let (reply, reservation, span) = (None, None, Span::default());
+        let write = Write { partition, change, flush, awaited: true, reply, reservation, idempotency, span };
         let queued = self.disk.enqueue(write);
         if let Err(error) = queued {
             // It stays unsettled, so the partition is not served: the controller gives it to another node.

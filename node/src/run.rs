@@ -9,14 +9,14 @@ use std::{
 };
 
 use cairn_api_spec::cluster::{RegisterNode, Ring};
-use cairn_data_api::DataMetrics;
 use cairn_link::Limits;
 use cairn_server_kit::{
     http::Edge,
     metrics::new_registry,
     server::{HttpOptions, serve, serve_metrics, warn_if_open},
+    slow::SlowLog,
+    trace::{TraceError, Tracer},
 };
-use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -55,6 +55,9 @@ pub enum RunError {
     /// A metric could not be registered.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+    /// Tracing could not begin.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The HTTP client could not be set up.
     #[error(transparent)]
     HttpClient(#[from] reqwest::Error),
@@ -94,7 +97,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     warn_if_open(own);
     tracing::info!(node_id, address = %own, master_urls = ?config.master_urls, "the node listens");
 
-    let http = serve_http(&config, &node_id, listeners.http, &registry, &store, &stop)?;
+    let (tracer, exporter) = Tracer::start(&config.common, "cairn-node", &node_id, &registry)?;
+    let edge = Edge::new(&registry, config.common.rate_limit)?.with_tracer(tracer.clone());
+    let state = AppState { store: store.clone(), metrics: registry.clone() };
+    let http = serve_http(&config, &node_id, listeners.http, edge, state, &stop);
     let peer = listeners.peer;
     peer.set_nonblocking(true)?;
     let peer_addr = peer.local_addr()?;
@@ -107,7 +113,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         }
     };
     let node = describe(&config, node_id, own, peer_addr);
-    let tiers = run_tiers(&config, node, &registry, store.clone(), &shutdown, &stop);
+    let metrics = NodeMetrics::new(&registry, SlowLog::new(config.common.slow_operation))?;
+    let tiers = run_tiers(&config, node, metrics, tracer, store.clone(), &shutdown, &stop);
     let (http, link, scrapes, tiers) = tokio::join!(
         stopping(&stop, async { http.await.map_err(RunError::from) }),
         stopping(&stop, async { link.await.map_err(RunError::from) }),
@@ -118,6 +125,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some(store) = store.get() {
         store.disk.close().await;
     }
+    exporter.finish().await;
     http.and(link).and(scrapes).and(tiers)
 }
 
@@ -132,28 +140,26 @@ fn serve_http(
     config: &Config,
     node_id: &str,
     listener: TcpListener,
-    registry: &Registry,
-    store: &Arc<OnceLock<Store>>,
+    edge: Edge,
+    state: AppState,
     stop: &CancellationToken,
-) -> Result<impl Future<Output = io::Result<()>> + use<>, RunError> {
-    let edge = Edge::new(registry, config.common.rate_limit)?;
-    let data_metrics = DataMetrics::new(registry)?;
+) -> impl Future<Output = io::Result<()>> + use<> {
     let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
     let node: Arc<str> = node_id.into();
     let max_value_bytes = config.store_settings().max_value_bytes;
-    let state = AppState { store: store.clone(), metrics: registry.clone() };
-    Ok(serve(listener, options, stop.clone(), move || {
+    serve(listener, options, stop.clone(), move || {
         let api = NodeApi::new(node.clone(), state.store.clone(), max_value_bytes);
-        let keys = cairn_data_api::Shared::new(Arc::new(api), data_metrics.clone());
+        let keys = cairn_data_api::Shared::new(Arc::new(api));
         app::app(state.clone(), keys, edge.clone())
-    }))
+    })
 }
 
 /// Joins the cluster and works in it until `stop`.
 async fn run_tiers(
     config: &Config,
     mut node: RegisterNode,
-    registry: &Registry,
+    metrics: NodeMetrics,
+    tracer: Tracer,
     cell: Arc<OnceLock<Store>>,
     shutdown: &CancellationToken,
     stop: &CancellationToken,
@@ -166,11 +172,10 @@ async fn run_tiers(
         Some(settings) => Some(ObjectStore::new(settings).await),
         None => None,
     };
-    let metrics = NodeMetrics::new(registry)?;
     let (sender, tasks) = replication::tasks();
     let node_id = node.node_id.as_str().into();
     let settings = config.store_settings();
-    let store = Store::open(node_id, settings, ring.partition_count, objects.clone(), metrics, sender).await?;
+    let store = Store::open(node_id, settings, ring.partition_count, objects.clone(), metrics, tracer, sender).await?;
     check_cluster(&store, &ring).await?;
     node.incarnation = incarnation(&store).await?;
     node.session = store.me.session;

@@ -11,15 +11,17 @@ use std::{
         Arc, OnceLock, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    Operation, Outcome,
+    Operation, Outcome, TraceContext,
     operation::{Action, ListQuery, ListedName},
 };
+use cairn_data_api::metrics::{Details, End, Kind};
 use cairn_replication::{Member, Role};
+use cairn_server_kit::trace::Tracer;
 
 use crate::{
     clock,
@@ -75,6 +77,8 @@ pub struct Parts {
     pub(crate) tasks: Tasks,
     /// What is counted.
     pub metrics: NodeMetrics,
+    /// What makes spans.
+    pub tracer: Tracer,
     /// What was configured.
     pub settings: StoreSettings,
     /// The master knows this node.
@@ -110,6 +114,7 @@ impl Store {
         partition_count: u32,
         objects: Option<ObjectStore>,
         metrics: NodeMetrics,
+        tracer: Tracer,
         tasks: Tasks,
     ) -> Result<Self, NodeError> {
         let settled: Arc<OnceLock<Arc<Partitions>>> = Arc::default();
@@ -148,6 +153,7 @@ impl Store {
                 transfers: Transfers::default(),
                 tasks,
                 metrics,
+                tracer,
                 settings,
                 registered: AtomicBool::new(false),
                 lends: AtomicBool::new(false),
@@ -185,22 +191,31 @@ impl Store {
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub async fn execute(&self, operation: Operation, epoch: u64) -> Result<Outcome, NodeError> {
+    pub async fn execute(&self, mut operation: Operation, epoch: u64) -> Result<Outcome, NodeError> {
+        let (kind, began) = (Kind::of(&operation.action), Instant::now());
+        let result = self.run(&mut operation, epoch).await;
+        let end = End::of(result.as_ref().ok());
+        self.metrics.operations.observe(kind, began, end, || Details {
+            bucket: operation.name.bucket(),
+            tier: match &result {
+                Ok(Outcome::Found { tier, .. } | Outcome::NotModified(_, tier)) => Some(*tier),
+                _ => None,
+            },
+            trace_id: operation.trace.map(|trace| trace.trace_id),
+            ..Details::default()
+        });
+        result
+    }
+
+    /// Takes the value out of a put.
+    async fn run(&self, operation: &mut Operation, epoch: u64) -> Result<Outcome, NodeError> {
         let partition = operation.name.partition(self.partitions.count());
-        let eventual = operation.is_eventual();
-        let Operation { name, condition, action, idempotency_key, .. } = operation;
-        match action {
-            Action::Get if eventual => self.read_replica(partition, name, condition, true).await,
-            Action::Head if eventual => self.read_replica(partition, name, condition, false).await,
-            Action::Get => self.read(partition, name, condition, true, epoch).await,
-            Action::Head => self.read(partition, name, condition, false, epoch).await,
-            Action::Put(put) => {
+        match operation.action {
+            Action::Get | Action::Head if operation.is_eventual() => self.read_replica(partition, operation).await,
+            Action::Get | Action::Head => self.read(partition, operation, epoch).await,
+            Action::Put(_) | Action::Delete { .. } => {
                 self.ready_to_write(partition, epoch).await?;
-                self.put(partition, name, condition, put, idempotency_key).await
-            }
-            Action::Delete { durability } => {
-                self.ready_to_write(partition, epoch).await?;
-                self.delete(partition, name, condition, durability.unwrap_or_default(), idempotency_key).await
+                self.change(partition, operation).await
             }
         }
     }
@@ -209,7 +224,24 @@ impl Store {
     ///
     /// # Errors
     /// [`NodeError::NotOwner`] when one of the partitions is not served here.
-    pub async fn list(&self, query: ListQuery, wanted: &[u32]) -> Result<Vec<ListedName>, NodeError> {
+    pub async fn list(
+        &self,
+        query: ListQuery,
+        wanted: &[u32],
+        trace: Option<TraceContext>,
+    ) -> Result<Vec<ListedName>, NodeError> {
+        let began = Instant::now();
+        let result = self.list_names(query.clone(), wanted).await;
+        let end = if result.is_ok() { End::Hit } else { End::Error };
+        self.metrics.operations.observe(Kind::List, began, end, || Details {
+            bucket: query.bucket(),
+            trace_id: trace.map(|trace| trace.trace_id),
+            ..Details::default()
+        });
+        result
+    }
+
+    async fn list_names(&self, query: ListQuery, wanted: &[u32]) -> Result<Vec<ListedName>, NodeError> {
         let mut chosen = vec![false; self.partitions.count() as usize];
         for partition in wanted {
             self.ready(*partition, 0).await?;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Execute, Executed, Failed, List, ListedRow, Response, ResponseKind};
+use super::{Execute, Executed, Failed, List, ListedRow, Response, ResponseKind, Trace};
 use crate::{
     error::{ApiError, ErrorCode},
     name::EntryName,
     operation::{
         Action, Consistency, Durability, IdempotencyKey, ListQuery, ListedName, Metadata, Operation, Outcome, Put, Tier,
     },
+    trace::{SpanId, TraceContext, TraceId},
     version::{Condition, Version},
 };
 
@@ -44,6 +45,7 @@ impl Execute {
             condition_version: version.0,
             eventual: operation.is_eventual(),
             idempotency_key: operation.idempotency_key.map_or_else(String::new, |key| key.as_str().to_owned()),
+            trace: operation.trace.map(Trace::from),
             ..Self::default()
         };
         match operation.action {
@@ -101,6 +103,7 @@ impl Execute {
                 "" => None,
                 text => Some(IdempotencyKey::parse(text)?),
             },
+            trace: self.trace.and_then(Trace::context),
         })
     }
 }
@@ -161,6 +164,7 @@ impl From<ApiError> for Failed {
             detail: error.detail,
             retry_after: error.retry_after,
             version: error.version.map(|v| v.0),
+            trace: error.trace_id.map(Trace::of),
         }
     }
 }
@@ -174,20 +178,47 @@ impl From<Failed> for ApiError {
             retry_after: message.retry_after,
             version: message.version.map(Version),
             node: None,
+            trace_id: message.trace.and_then(Trace::id),
         }
+    }
+}
+
+impl Trace {
+    fn of(id: TraceId) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the halves of 128 bits")]
+        let (high, low) = ((id.get() >> 64) as u64, id.get() as u64);
+        Self { trace_id_high: high, trace_id_low: low, ..Self::default() }
+    }
+
+    /// The trace alone.
+    pub fn id(self) -> Option<TraceId> {
+        TraceId::new(u128::from(self.trace_id_high) << 64 | u128::from(self.trace_id_low))
+    }
+
+    /// The trace and the span that asks; `None` without a readable id of each. A trace decides nothing, so it is no
+    /// reason to refuse a message.
+    pub fn context(self) -> Option<TraceContext> {
+        Some(TraceContext { trace_id: self.id()?, span_id: SpanId::new(self.span_id)?, sampled: self.sampled })
+    }
+}
+
+impl From<TraceContext> for Trace {
+    fn from(context: TraceContext) -> Self {
+        Self { span_id: context.span_id.get(), sampled: context.sampled, ..Self::of(context.trace_id) }
     }
 }
 
 impl List {
     /// The message for a query on these partitions.
-    pub fn new(query: ListQuery, partitions: Vec<u32>) -> Self {
+    pub fn new(query: ListQuery, partitions: Vec<u32>, trace: Option<TraceContext>) -> Self {
         let limit = u32::try_from(query.limit).unwrap_or(u32::MAX);
-        Self { start: query.start, end: query.end, limit, partitions }
+        Self { start: query.start, end: query.end, limit, partitions, trace: trace.map(Trace::from) }
     }
 
-    /// The query, and the partitions that it wants.
-    pub fn into_query(self) -> (ListQuery, Vec<u32>) {
-        (ListQuery { start: self.start, end: self.end, limit: self.limit as usize }, self.partitions)
+    /// The query, the partitions that it wants, and the trace that it belongs to.
+    pub fn into_query(self) -> (ListQuery, Vec<u32>, Option<TraceContext>) {
+        let query = ListQuery { start: self.start, end: self.end, limit: self.limit as usize };
+        (query, self.partitions, self.trace.and_then(Trace::context))
     }
 }
 
@@ -251,6 +282,17 @@ mod tests {
         assert_eq!(sent(delete).unwrap().idempotency_key, Some(key));
         let broken = Execute { idempotency_key: "a b".to_owned(), ..Execute::new(of(Action::Get), 7) };
         assert_eq!(broken.into_operation().unwrap_err().code, ErrorCode::InvalidParameter);
+    }
+
+    #[test]
+    fn the_trace_travels_with_the_operation_and_back_with_a_failure() {
+        let context = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        for trace in [None, context, context.map(|context| TraceContext { sampled: false, ..context })] {
+            assert_eq!(sent(Operation { trace, ..of(Action::Get) }).unwrap().trace, trace);
+            let trace_id = trace.map(|context| context.trace_id);
+            let error = ApiError { trace_id, ..ApiError::new(ErrorCode::Internal, "broken") };
+            assert_eq!(ApiError::from(Failed::from(error.clone())), error);
+        }
     }
 
     #[test]

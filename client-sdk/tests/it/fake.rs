@@ -20,12 +20,10 @@ pub(crate) enum Answer {
     Hang,
 }
 
-/// A request: method and path, and its `Idempotency-Key`.
-type Seen = (String, Option<String>);
-
 pub(crate) struct Fake {
     pub(crate) url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    /// The heads of requests.
+    seen: Arc<Mutex<Vec<String>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -36,7 +34,7 @@ impl Fake {
     pub(crate) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (seen, answer): (Arc<Mutex<Vec<Seen>>>, Arc<Handler>) = (Arc::default(), Arc::new(answer));
+        let (seen, answer): (Arc<Mutex<Vec<String>>>, Arc<Handler>) = (Arc::default(), Arc::new(answer));
         let remembered = seen.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -49,7 +47,8 @@ impl Fake {
 
     /// Method and path of every request, but those that wait for the next map.
     pub(crate) fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(|(request, _)| request.clone()).collect()
+        let line = |head: &String| head.lines().next().unwrap().strip_suffix(" HTTP/1.1").unwrap().to_owned();
+        self.seen.lock().unwrap().iter().map(line).collect()
     }
 
     /// The same without questions for the map.
@@ -59,19 +58,24 @@ impl Fake {
 
     /// The idempotency key of every request that has one.
     pub(crate) fn idempotency_keys(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().filter_map(|(_, key)| key.clone()).collect()
+        self.header("idempotency-key")
+    }
+
+    /// A header of every request that has it.
+    pub(crate) fn header(&self, name: &str) -> Vec<String> {
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned);
+        self.seen.lock().unwrap().iter().filter_map(|head| head.lines().find_map(value)).collect()
     }
 }
 
 /// One request, one connection.
-async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, answer: Arc<Handler>) {
+async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc<Handler>) {
     let Some(head) = read(&mut stream).await else { return };
     let line = head.lines().next().unwrap();
     let answer = if line.contains("wait=") {
         Answer::Hang
     } else {
-        let key = head.lines().find_map(|line| line.strip_prefix("idempotency-key: ").map(str::to_owned));
-        seen.lock().unwrap().push((line.strip_suffix(" HTTP/1.1").unwrap().to_owned(), key));
+        seen.lock().unwrap().push(head.clone());
         answer(line)
     };
     match answer {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cairn_client::ErrorCode;
+use cairn_client::{Cache, ErrorCode};
 
 use crate::{
     NOBODY, connect, connect_for,
@@ -51,4 +51,20 @@ async fn a_replica_that_refuses_is_left_for_the_others() {
         assert!(cache.get("k").eventual().await.unwrap().is_some());
     }
     assert_eq!(primary.seen().len(), 10);
+}
+
+#[tokio::test]
+async fn operations_belong_to_the_trace_that_the_caller_names() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let node = Fake::start(|_| value()).await;
+    let master = master(&[&node.url], |_| Answer::Close).await;
+    for (trace_context, sent) in
+        [((|| Some(TRACE.to_owned())) as fn() -> _, vec![TRACE; 2]), (|| Some("no trace".to_owned()), vec![TRACE; 2])]
+    {
+        let cache = Cache::builder().url(&master.url).trace_context(trace_context).connect().await.unwrap();
+        for key in ["k", "."] {
+            cache.get(key).await.unwrap();
+        }
+        assert_eq!(node.header("traceparent"), sent);
+    }
 }

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    ApiError, Operation, Outcome,
+    ApiError, Operation, Outcome, TraceContext,
     operation::{ListQuery, ListedName},
 };
 use futures_util::future::BoxFuture;
@@ -39,8 +39,8 @@ pub trait DataApi: Send + Sync + 'static {
     /// Executes a put whose value is longer than [`DataApi::buffer_bytes`]; the operation's own value is empty.
     fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>>;
 
-    /// The first names of a range, over all partitions, in the order of their bytes.
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>>;
+    /// The first names of a range, over all partitions, in the order of their bytes; asked for in a trace, or in none.
+    fn list(&self, query: ListQuery, trace: Option<TraceContext>) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>>;
 
     /// The longest value that is taken, in bytes.
     fn max_value_bytes(&self) -> usize;

@@ -15,7 +15,6 @@ use crate::{
         Binary, BucketQuery, CacheControl, Conditions, ConsistencyQuery, DeleteErrors, DurabilityQuery, Idempotency,
         KeyPath, PutErrors, ReadErrors, TtlQuery,
     },
-    metrics::{End, Kind},
     reply,
     request::{self, Query},
     upload,
@@ -55,8 +54,7 @@ use crate::{
 )]
 #[get("/keys/{key:.*}")]
 pub(crate) async fn get_key(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    let operation = async { reply::get(read(&request, &shared, Action::Get).await?) };
-    shared.metrics.observe(Kind::Get, operation).await
+    reply::or_error(read(&request, &shared, Action::Get).await.and_then(reply::get))
 }
 
 /// Read a value's headers
@@ -91,8 +89,7 @@ pub(crate) async fn get_key(request: HttpRequest, shared: Data<Shared>) -> HttpR
 )]
 #[head("/keys/{key:.*}")]
 pub(crate) async fn head_key(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    let operation = async { reply::head(read(&request, &shared, Action::Head).await?) };
-    shared.metrics.observe(Kind::Head, operation).await
+    reply::or_error(read(&request, &shared, Action::Head).await.and_then(reply::head))
 }
 
 /// Store a value
@@ -123,7 +120,7 @@ pub(crate) async fn head_key(request: HttpRequest, shared: Data<Shared>) -> Http
 )]
 #[put("/keys/{key:.*}")]
 pub(crate) async fn put_key(request: HttpRequest, shared: Data<Shared>, payload: Payload) -> HttpResponse {
-    shared.metrics.observe(Kind::Put, put(&request, &shared, payload)).await
+    reply::or_error(put(&request, &shared, payload).await)
 }
 
 /// Remove a key
@@ -143,17 +140,20 @@ pub(crate) async fn put_key(request: HttpRequest, shared: Data<Shared>, payload:
 )]
 #[delete("/keys/{key:.*}")]
 pub(crate) async fn delete_key(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    shared.metrics.observe(Kind::Delete, delete(&request, &shared)).await
+    reply::or_error(delete(&request, &shared).await)
 }
 
 async fn read(request: &HttpRequest, shared: &Shared, action: Action) -> Result<Reply, ApiError> {
     let query = Query::parse(request, &["bucket", "consistency"])?;
     let mut operation = Operation::new(request::name(request, &query)?, request::condition(request)?, action);
     operation.consistency = query.consistency()?;
-    shared.api.execute(operation).await
+    request::trace(request, &mut operation);
+    let reply = shared.api.execute(operation).await?;
+    request::describe(request, &reply);
+    Ok(reply)
 }
 
-async fn put(request: &HttpRequest, shared: &Shared, payload: Payload) -> Result<(End, HttpResponse), ApiError> {
+async fn put(request: &HttpRequest, shared: &Shared, payload: Payload) -> Result<HttpResponse, ApiError> {
     let query = Query::parse(request, &["bucket", "ttl", "durability"])?;
     request::refuse_content_encoding(request)?;
     let put = Put {
@@ -164,17 +164,22 @@ async fn put(request: &HttpRequest, shared: &Shared, payload: Payload) -> Result
     };
     let operation = write(request, &query, Action::Put(put))?;
     let declared = request::declared_length(request);
-    reply::put(upload::put_body(&*shared.api, operation, payload, declared).await?.outcome)
+    let reply = upload::put_body(&*shared.api, operation, payload, declared).await?;
+    request::describe(request, &reply);
+    reply::put(reply.outcome)
 }
 
-async fn delete(request: &HttpRequest, shared: &Shared) -> Result<(End, HttpResponse), ApiError> {
+async fn delete(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse, ApiError> {
     let query = Query::parse(request, &["bucket", "durability"])?;
     let operation = write(request, &query, Action::Delete { durability: query.durability()? })?;
-    reply::delete(&shared.api.execute(operation).await?.outcome)
+    let reply = shared.api.execute(operation).await?;
+    request::describe(request, &reply);
+    reply::delete(&reply.outcome)
 }
 
 fn write(request: &HttpRequest, query: &Query<'_>, action: Action) -> Result<Operation, ApiError> {
     let mut operation = Operation::new(request::name(request, query)?, request::condition(request)?, action);
     operation.idempotency_key = request::idempotency_key(request)?;
+    request::trace(request, &mut operation);
     Ok(operation)
 }

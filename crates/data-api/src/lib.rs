@@ -12,13 +12,13 @@
 //! | `upload` | bodies on their way into a put, collected or streamed |
 //! | `reply` | outcomes as status, headers and body |
 //! | `docs` | the parts of the OpenAPI document that operations share |
-//! | `metrics` | how long operations take, and how they end |
+//! | [`metrics`] | how long operations take, and how they end |
 
 mod api;
 mod docs;
 mod keys;
 mod list;
-mod metrics;
+pub mod metrics;
 mod post;
 mod reply;
 mod request;
@@ -29,16 +29,15 @@ use std::sync::Arc;
 pub use api::{DataApi, Reply, ValueStream};
 pub use metrics::DataMetrics;
 
-/// What the handlers work on, as `web::Data<Shared>`. Each worker may have its own, over the same metrics.
+/// What the handlers work on, as `web::Data<Shared>`. Each worker may have its own.
 pub struct Shared {
     api: Arc<dyn DataApi>,
-    metrics: DataMetrics,
 }
 
 impl Shared {
     /// The data API of a domain.
-    pub fn new(api: Arc<dyn DataApi>, metrics: DataMetrics) -> Self {
-        Self { api, metrics }
+    pub fn new(api: Arc<dyn DataApi>) -> Self {
+        Self { api }
     }
 }
 

@@ -12,12 +12,13 @@ use cairn_api_spec::{
     name::prefix_end,
     operation::{ListQuery, ListedName},
 };
+use cairn_server_kit::http::{annotate, trace_of};
 use jiff::Timestamp;
 
 use crate::{
     Shared,
     docs::{BucketQuery, ListErrors, PageQuery},
-    metrics::{End, Kind},
+    reply,
     request::{Query, invalid, quoted},
 };
 
@@ -41,20 +42,22 @@ const MAX_LIMIT: usize = 1_000;
 )]
 #[get("/keys")]
 pub(crate) async fn list_keys(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    shared.metrics.observe(Kind::List, list(&request, &shared)).await
+    reply::or_error(list(&request, &shared).await)
 }
 
-async fn list(request: &HttpRequest, shared: &Shared) -> Result<(End, HttpResponse), ApiError> {
+async fn list(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse, ApiError> {
     let query = Query::parse(request, &["bucket", "prefix", "limit", "cursor"])?;
     let limit = query.get("limit").map_or(Ok(DEFAULT_LIMIT), parse_limit)?;
-    let range = range(&query.bucket()?, query.get("prefix").unwrap_or_default(), query.get("cursor"))?;
+    let bucket = query.bucket()?;
+    annotate(request, "cairn.bucket", bucket.as_str());
+    let range = range(&bucket, query.get("prefix").unwrap_or_default(), query.get("cursor"))?;
     // One more than the page has tells whether there is another page.
-    let mut listed = shared.api.list(ListQuery { limit: limit + 1, ..range }).await?;
+    let mut listed = shared.api.list(ListQuery { limit: limit + 1, ..range }, trace_of(request)).await?;
     let is_last = listed.len() <= limit;
     listed.truncate(limit);
     let next_cursor = listed.last().filter(|_| !is_last).map(|last| URL_SAFE_NO_PAD.encode(last.name.key()));
     let keys = listed.iter().map(entry).collect();
-    Ok((End::Hit, HttpResponse::Ok().json(KeyList { keys, next_cursor })))
+    Ok(HttpResponse::Ok().json(KeyList { keys, next_cursor }))
 }
 
 fn parse_limit(text: &str) -> Result<usize, ApiError> {

@@ -23,7 +23,6 @@ use crate::{
     Shared,
     docs::{BucketQuery, Conditions, DurabilityQuery, Idempotency, PutErrors},
     list::timestamp,
-    metrics::{End, Kind},
     reply,
     request::{self, Query},
     upload,
@@ -59,10 +58,10 @@ const MAX_DETAIL_CHARS: usize = 400;
 )]
 #[post("/keys")]
 pub(crate) async fn post_key(request: HttpRequest, shared: Data<Shared>, payload: Payload) -> HttpResponse {
-    shared.metrics.observe(Kind::Put, post(&request, &shared, payload)).await
+    reply::or_error(post(&request, &shared, payload).await)
 }
 
-async fn post(request: &HttpRequest, shared: &Shared, mut payload: Payload) -> Result<(End, HttpResponse), ApiError> {
+async fn post(request: &HttpRequest, shared: &Shared, mut payload: Payload) -> Result<HttpResponse, ApiError> {
     let query = Query::parse(request, &["bucket", "durability"])?;
     let bucket = query.bucket()?;
     let durability = query.durability()?;
@@ -81,9 +80,12 @@ async fn post(request: &HttpRequest, shared: &Shared, mut payload: Payload) -> R
     let (value, natural_type) = value_of(body.value, body.value_base64, &document)?;
     let content_type = request::check_content_type(body.content_type.unwrap_or_else(|| natural_type.to_owned()))?;
     let put = Put { value: Bytes::new(), content_type, ttl, durability };
-    let operation = Operation { idempotency_key, ..Operation::new(name.clone(), condition, Action::Put(put)) };
-    let (created, metadata) = reply::stored(upload::put_bytes(&*shared.api, operation, value).await?.outcome)?;
-    Ok((End::Stored, render(&name, created, &metadata)))
+    let mut operation = Operation { idempotency_key, ..Operation::new(name.clone(), condition, Action::Put(put)) };
+    request::trace(request, &mut operation);
+    let reply = upload::put_bytes(&*shared.api, operation, value).await?;
+    request::describe(request, &reply);
+    let (created, metadata) = reply::stored(reply.outcome)?;
+    Ok(render(&name, created, &metadata))
 }
 
 fn parse_ttl(field: &TtlField) -> Result<std::time::Duration, ApiError> {

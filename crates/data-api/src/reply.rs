@@ -26,15 +26,20 @@ use cairn_server_kit::http::HttpError;
 use futures_util::stream;
 use httpdate::HttpDate;
 
-use crate::{Reply, ValueStream, metrics::End};
+use crate::{Reply, ValueStream};
 
 /// 9999-12-31T23:59:59Z, the last second that an HTTP date can tell.
 const LAST_SECOND: u64 = 253_402_300_799;
 /// Enough for all headers of a usual reply.
 const HEADER_BYTES: usize = 256;
 
+/// The reply, also to what failed.
+pub(crate) fn or_error(reply: Result<HttpResponse, ApiError>) -> HttpResponse {
+    reply.unwrap_or_else(|error| HttpResponse::from_error(HttpError(error)))
+}
+
 /// The reply to a GET.
-pub(crate) fn get(reply: Reply) -> Result<(End, HttpResponse), ApiError> {
+pub(crate) fn get(reply: Reply) -> Result<HttpResponse, ApiError> {
     let Reply { node, outcome, stream } = reply;
     match outcome {
         Outcome::Found { metadata, tier, value } => {
@@ -43,7 +48,7 @@ pub(crate) fn get(reply: Reply) -> Result<(End, HttpResponse), ApiError> {
                 (None, Some(stream)) => streamed(metadata.size, stream),
                 (None, None) => return Err(ApiError::new(ErrorCode::Internal, "the value is missing")),
             };
-            Ok((End::Hit, found(&node, &metadata, tier, body)))
+            Ok(found(&node, &metadata, tier, body))
         }
         other => not_found(&node, other),
     }
@@ -53,14 +58,14 @@ pub(crate) fn get(reply: Reply) -> Result<(End, HttpResponse), ApiError> {
 ///
 /// The length is an ordinary header over an empty body. actix would also take it from a body that it then does not send,
 /// but it decides that by the method of the request that it read last, and behind a pipelined GET it would wait for it.
-pub(crate) fn head(reply: Reply) -> Result<(End, HttpResponse), ApiError> {
+pub(crate) fn head(reply: Reply) -> Result<HttpResponse, ApiError> {
     match reply.outcome {
         Outcome::Found { metadata, tier, .. } => {
             let body = BodyStream::new(stream::empty::<io::Result<Bytes>>());
             let mut response = found(&reply.node, &metadata, tier, BoxBody::new(body));
             response.head_mut().no_chunking(true);
             response.headers_mut().insert(header::CONTENT_LENGTH, metadata.size.into());
-            Ok((End::Hit, response))
+            Ok(response)
         }
         other => not_found(&reply.node, other),
     }
@@ -75,16 +80,16 @@ pub(crate) fn stored(outcome: Outcome) -> Result<(bool, Metadata), ApiError> {
 }
 
 /// The reply to a PUT.
-pub(crate) fn put(outcome: Outcome) -> Result<(End, HttpResponse), ApiError> {
+pub(crate) fn put(outcome: Outcome) -> Result<HttpResponse, ApiError> {
     let (created, metadata) = stored(outcome)?;
     let status = if created { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
-    Ok((End::Stored, with_etag(status, metadata.version)))
+    Ok(with_etag(status, metadata.version))
 }
 
 /// The reply to a DELETE.
-pub(crate) fn delete(outcome: &Outcome) -> Result<(End, HttpResponse), ApiError> {
+pub(crate) fn delete(outcome: &Outcome) -> Result<HttpResponse, ApiError> {
     match outcome {
-        Outcome::Deleted(version) => Ok((End::Deleted, with_etag(StatusCode::NO_CONTENT, *version))),
+        Outcome::Deleted(version) => Ok(with_etag(StatusCode::NO_CONTENT, *version)),
         other => Err(refused(other)),
     }
 }
@@ -125,12 +130,12 @@ fn found(node: &str, metadata: &Metadata, tier: Tier, body: BoxBody) -> HttpResp
 }
 
 /// A read that sends no value.
-fn not_found(node: &str, outcome: Outcome) -> Result<(End, HttpResponse), ApiError> {
+fn not_found(node: &str, outcome: Outcome) -> Result<HttpResponse, ApiError> {
     match outcome {
         Outcome::NotModified(metadata, tier) => {
             let mut response = HttpResponse::new(StatusCode::NOT_MODIFIED);
             describe(response.headers_mut(), node, &metadata, tier);
-            Ok((End::NotModified, response))
+            Ok(response)
         }
         Outcome::Missing(version) => {
             let mut response = HttpResponse::from_error(HttpError(ApiError::key_not_found(version)));
@@ -140,7 +145,7 @@ fn not_found(node: &str, outcome: Outcome) -> Result<(End, HttpResponse), ApiErr
                 text.extend_from_slice(b"; fwd=miss");
             });
             values.freeze().insert(response.headers_mut(), header::CACHE_STATUS, status);
-            Ok((End::Miss, response))
+            Ok(response)
         }
         other => Err(refused(&other)),
     }

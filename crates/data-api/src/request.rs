@@ -8,11 +8,14 @@ use actix_web::{
     http::header::{self, HeaderName},
 };
 use cairn_api_spec::{
-    ApiError, Bucket, EntryName, ErrorCode,
+    ApiError, Bucket, EntryName, ErrorCode, Operation, Outcome,
     operation::{Consistency, Durability, IdempotencyKey},
     ttl,
     version::Condition,
 };
+use cairn_server_kit::http::{annotate, trace_of};
+
+use crate::Reply;
 
 const PREFIX: &str = "/keys/";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -38,6 +41,24 @@ pub(crate) fn name(request: &HttpRequest, query: &Query<'_>) -> Result<EntryName
 
 pub(crate) fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
     Condition::parse(single(request, &header::IF_MATCH)?, single(request, &header::IF_NONE_MATCH)?)
+}
+
+/// Lets the operation belong to the request's trace, and the request's span tell of the bucket.
+pub(crate) fn trace(request: &HttpRequest, operation: &mut Operation) {
+    operation.trace = trace_of(request);
+    if operation.trace.is_some() {
+        annotate(request, "cairn.bucket", operation.name.bucket());
+    }
+}
+
+/// Lets the request's span tell who answered, and from which tier.
+pub(crate) fn describe(request: &HttpRequest, reply: &Reply) {
+    if trace_of(request).is_some() {
+        annotate(request, "cairn.node", &reply.node);
+        if let Outcome::Found { tier, .. } | Outcome::NotModified(_, tier) = &reply.outcome {
+            annotate(request, "cairn.tier", tier.as_str());
+        }
+    }
 }
 
 pub(crate) fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {

@@ -6,6 +6,7 @@
 mod body;
 mod edge;
 mod held;
+mod traced;
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ use cairn_api_spec::{ApiError, ErrorCode};
 pub use self::{
     body::{Pace, Paced, read_body, read_body_at},
     edge::Edge,
+    traced::{annotate, trace_of},
 };
 
 /// JSON bodies up to this many bytes are read.

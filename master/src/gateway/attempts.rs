@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use cairn_api_spec::{ApiError, ErrorCode, Operation};
+use prometheus::IntCounter;
 
 use super::routes::Routes;
 use crate::ring::PublishedRing;
@@ -16,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The time that a request has, and what is known of it.
 pub(super) struct Attempts<'a> {
     ring: &'a PublishedRing,
+    /// Counts those after the first.
+    retries: &'a IntCounter,
     until: Instant,
     /// Whether it may be sent again when it is not known whether it was done.
     is_repeatable: bool,
@@ -25,13 +28,13 @@ pub(super) struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     /// For a request that may be sent again only when nothing was done. No read is ever in doubt.
-    pub(super) fn new(ring: &'a PublishedRing, deadline: Duration) -> Self {
-        Self { ring, until: Instant::now() + deadline, is_repeatable: false, doubt: None }
+    pub(super) fn new(ring: &'a PublishedRing, deadline: Duration, retries: &'a IntCounter) -> Self {
+        Self { ring, retries, until: Instant::now() + deadline, is_repeatable: false, doubt: None }
     }
 
-    /// For an operation, which its idempotency key makes repeatable.
-    pub(super) fn of(operation: &Operation, ring: &'a PublishedRing, deadline: Duration) -> Self {
-        Self { is_repeatable: operation.idempotency_key.is_some(), ..Self::new(ring, deadline) }
+    /// The same for an operation, which its idempotency key makes repeatable.
+    pub(super) fn of(self, operation: &Operation) -> Self {
+        Self { is_repeatable: operation.idempotency_key.is_some(), ..self }
     }
 
     /// How long the next call may wait for its answer.
@@ -60,6 +63,7 @@ impl<'a> Attempts<'a> {
             self.doubt.get_or_insert(error);
         }
         self.ring.changed_from(routes.ring_epoch, PAUSE).await;
+        self.retries.inc();
         Ok(())
     }
 

@@ -9,13 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    ApiError, EntryName, ErrorCode, Operation, Outcome, Version,
+    ApiError, EntryName, ErrorCode, Operation, Outcome, TraceContext, TraceId, Version,
     error::Problem,
     name::encode_key,
     operation::{Action, Metadata, Put, Tier},
     version::Condition,
 };
-use cairn_data_api::{Reply, ValueStream};
+use cairn_data_api::{Reply, ValueStream, metrics::Kind};
 use futures_util::{Stream, StreamExt};
 use reqwest::{Body, RequestBuilder, Response, StatusCode, header};
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +38,7 @@ impl Gateway {
         operation: &Operation,
         value: ValueStream,
     ) -> Result<Reply, (ApiError, Option<ValueStream>)> {
+        let mut span = self.plan.watch.span(&owner.target, Kind::Put, operation.trace);
         let length = value.length;
         let (body, mut untouched) = Loan::of(value);
         let result = async {
@@ -46,6 +47,7 @@ impl Gateway {
             if let Some(length) = length {
                 request = request.header(header::CONTENT_LENGTH, length);
             }
+            let request = with_trace(request, span.context().or(operation.trace));
             let request = with_settings(with_condition(request, operation.condition), operation, put);
             let response = request.body(Body::wrap_stream(body)).send().await.map_err(|error| {
                 let code = if error.is_connect() { ErrorCode::PartitionOffline } else { ErrorCode::OutcomeUnknown };
@@ -56,6 +58,7 @@ impl Gateway {
         match result.await {
             Ok(outcome) => Ok(Reply { node: owner.target.node.clone(), outcome, stream: None }),
             Err(error) => {
+                span.fail(error.code.as_str());
                 let error = ApiError { node: Some(owner.target.node.to_string()), ..error };
                 Err((error, untouched.try_recv().ok()))
             }
@@ -63,8 +66,14 @@ impl Gateway {
     }
 
     /// Fetches a value from a holder, in pieces.
-    pub(super) async fn get_over_http(&self, holder: &Holder, operation: &Operation) -> Result<Reply, ApiError> {
-        let mut request = self.plan.http.get(url(holder, &operation.name)).timeout(TRANSFER_TIMEOUT);
+    pub(super) async fn get_over_http(
+        &self,
+        holder: &Holder,
+        operation: &Operation,
+        trace: Option<TraceContext>,
+    ) -> Result<Reply, ApiError> {
+        let request = self.plan.http.get(url(holder, &operation.name)).timeout(TRANSFER_TIMEOUT);
+        let mut request = with_trace(request, trace);
         if operation.is_eventual() {
             request = request.query(&[("consistency", operation.consistency)]);
         }
@@ -145,12 +154,13 @@ async fn stored(response: Response, put: &Put, size: u64) -> Result<Outcome, Api
 }
 
 /// Waits for all of a value that cannot be streamed. Whoever feeds the stream bounds it.
-pub(super) async fn collect(mut operation: Operation, mut value: ValueStream) -> Result<Operation, ApiError> {
+pub(super) async fn collect(operation: &Operation, mut value: ValueStream) -> Result<Operation, ApiError> {
     let mut whole = Vec::new();
     while let Some(piece) = value.pieces.recv().await {
         let piece = piece.map_err(|error| ApiError::new(ErrorCode::InvalidBody, error.to_string()))?;
         whole.extend_from_slice(&piece);
     }
+    let mut operation = operation.clone();
     if let Action::Put(put) = &mut operation.action {
         put.value = whole.into();
     }
@@ -174,6 +184,13 @@ fn pieces(response: Response) -> ValueStream {
 
 fn url(holder: &Holder, name: &EntryName) -> String {
     format!("{}/keys/{}?bucket={}", holder.target.address, encode_key(name.key()), name.bucket())
+}
+
+fn with_trace(request: RequestBuilder, trace: Option<TraceContext>) -> RequestBuilder {
+    match trace {
+        Some(trace) => request.header("traceparent", trace.to_string()),
+        None => request,
+    }
 }
 
 fn with_condition(request: RequestBuilder, condition: Condition) -> RequestBuilder {
@@ -226,8 +243,8 @@ async fn problem(response: Response) -> ApiError {
     let version = text(&response, &header::ETAG).and_then(|etag| Version::parse_etag(etag).ok());
     match response.json::<Problem>().await {
         Ok(problem) => {
-            let Problem { code, detail, retry_after, .. } = problem;
-            ApiError { code, detail, retry_after, version, node: None }
+            let Problem { code, detail, retry_after, trace_id, .. } = problem;
+            ApiError { code, detail, retry_after, version, node: None, trace_id: TraceId::parse(&trace_id) }
         }
         Err(_) => GatewayError::Strange.into(),
     }

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_api_spec::{EntryName, Version, operation::Metadata, peer};
+use cairn_server_kit::trace::Span;
 use futures_util::future::BoxFuture;
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection,
@@ -62,6 +63,8 @@ pub struct Write {
     pub reservation: Option<Reservation>,
     /// What the write can be known by when it is sent again.
     pub idempotency: Option<Idempotency>,
+    /// Ends when the write is settled.
+    pub span: Span,
 }
 
 /// What changes.

@@ -7,11 +7,12 @@ use std::sync::{
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    EntryName, Outcome, Version,
-    operation::{Metadata, Tier},
+    EntryName, Operation, Outcome, TraceContext, Version,
+    operation::{Action, Metadata, Tier},
     version::Condition,
 };
 use cairn_replication::Role;
+use cairn_server_kit::trace::SpanKind;
 use futures_util::FutureExt;
 
 use super::{COMMIT_TIMEOUT, Store};
@@ -26,17 +27,10 @@ use crate::{
 impl Store {
     /// Reads a key. What was read counts only if the partition was served at the same epoch before and after: in
     /// between it may have been given away, and changed elsewhere.
-    pub(super) async fn read(
-        &self,
-        partition: u32,
-        name: EntryName,
-        condition: Condition,
-        with_value: bool,
-        epoch: u64,
-    ) -> Result<Outcome, NodeError> {
+    pub(super) async fn read(&self, partition: u32, operation: &Operation, epoch: u64) -> Result<Outcome, NodeError> {
         loop {
             let served = self.ready(partition, epoch).await?;
-            let outcome = self.get(partition, &name, condition, with_value).await;
+            let outcome = self.get(partition, operation).await;
             // The lease is looked at after the read: while it holds, nobody else can have changed what was read.
             if self.partitions.serving_epoch(partition) == served && self.partitions.has_lease(partition) {
                 return outcome;
@@ -45,17 +39,15 @@ impl Store {
     }
 
     /// Reads a key from this node's copy, whatever the primary has done meanwhile.
-    pub(super) async fn read_replica(
-        &self,
-        partition: u32,
-        name: EntryName,
-        condition: Condition,
-        with_value: bool,
-    ) -> Result<Outcome, NodeError> {
+    pub(super) async fn read_replica(&self, partition: u32, operation: &Operation) -> Result<Outcome, NodeError> {
         match self.partitions.role(partition) {
-            role if role.leads() => self.read(partition, name, condition, with_value, 0).await,
+            role if role.leads() => self.read(partition, operation, 0).await,
             Role::Replica => {
-                let flight = self.flight(&mut self.partitions.lock(partition), partition, name.as_bytes(), with_value);
+                let (condition, with_value) = (operation.condition, wants_value(operation));
+                let flight = {
+                    let mut locked = self.partitions.lock(partition);
+                    self.flight(&mut locked, partition, operation.name.as_bytes(), with_value, operation.trace)
+                };
                 // Not to be found in memory when this node becomes the primary.
                 flight.stale.store(true, Ordering::Release);
                 Ok(self.loaded(flight.result.await?, Some(Tier::Replica), condition, with_value))
@@ -64,13 +56,8 @@ impl Store {
         }
     }
 
-    async fn get(
-        &self,
-        partition: u32,
-        name: &EntryName,
-        condition: Condition,
-        with_value: bool,
-    ) -> Result<Outcome, NodeError> {
+    async fn get(&self, partition: u32, operation: &Operation) -> Result<Outcome, NodeError> {
+        let (name, condition, with_value) = (&operation.name, operation.condition, wants_value(operation));
         let now = now_millis();
         if let Some(entry) = self.partitions.memory.get(name.as_bytes()) {
             return Ok(self.found(&entry, Tier::Memory, condition, with_value, now));
@@ -88,7 +75,10 @@ impl Store {
             if let Some(entry) = self.partitions.memory.get(name.as_bytes()) {
                 return Ok(self.found(&entry, Tier::Memory, condition, with_value, now));
             }
-            let flight = self.flight(&mut self.partitions.lock(partition), partition, name.as_bytes(), with_value);
+            let flight = {
+                let mut locked = self.partitions.lock(partition);
+                self.flight(&mut locked, partition, name.as_bytes(), with_value, operation.trace)
+            };
             let loaded = flight.result.await?;
             if !flight.stale.load(Ordering::Acquire) || self.partitions.serving_epoch(partition) == 0 {
                 return Ok(self.loaded(loaded, None, condition, with_value));
@@ -127,12 +117,20 @@ impl Store {
         }
     }
 
-    /// The read of the lower tiers for a key, started if none is under way. The caller holds the partition's lock.
-    pub(super) fn flight(&self, locked: &mut Locked<'_>, partition: u32, name: &Bytes, with_value: bool) -> Flight {
+    /// The read of the lower tiers for a key, started, in the trace of who asks first, if none is under way. The caller
+    /// holds the partition's lock.
+    pub(super) fn flight(
+        &self,
+        locked: &mut Locked<'_>,
+        partition: u32,
+        name: &Bytes,
+        with_value: bool,
+        trace: Option<TraceContext>,
+    ) -> Flight {
         locked.flight(name, with_value, |stale| {
             let (store, name, mark) = (self.clone(), name.clone(), stale.clone());
             let read = async move {
-                let loaded = store.load(partition, &name, with_value, &mark).await;
+                let loaded = store.load(partition, &name, with_value, &mark, trace).await;
                 store.partitions.lock(partition).end_flight(&name, with_value, &mark);
                 loaded
             };
@@ -146,8 +144,14 @@ impl Store {
         name: &Bytes,
         with_value: bool,
         stale: &Arc<AtomicBool>,
+        trace: Option<TraceContext>,
     ) -> Result<Loaded, NodeError> {
-        let Some(mut row) = self.disk.load(name.clone(), with_value).await? else { return Ok(Loaded::Nothing) };
+        let found = {
+            let mut span = self.tracer.child("disk", SpanKind::Internal, trace);
+            span.set("cairn.operation", "read");
+            self.disk.load(name.clone(), with_value).await?
+        };
+        let Some(mut row) = found else { return Ok(Loaded::Nothing) };
         if !with_value || !row.is_live(now_millis()) {
             return Ok(Loaded::Head(Arc::new(row)));
         }
@@ -155,10 +159,11 @@ impl Store {
             Some(value) if checksum(name, row.metadata.version, &value) == row.checksum => (value, Tier::Disk),
             Some(_) => {
                 self.metrics.corrupt_rows.inc();
-                tracing::error!(key = ?name, "a row does not match its checksum");
-                (self.fetch_object(&row).await?, Tier::Object)
+                let trace_id = trace.map(|trace| tracing::field::display(trace.trace_id));
+                tracing::error!(key = ?name, trace_id, "a row does not match its checksum");
+                (self.fetch_object(&row, trace).await?, Tier::Object)
             }
-            None => (self.fetch_object(&row).await?, Tier::Object),
+            None => (self.fetch_object(&row, trace).await?, Tier::Object),
         };
         let name = EntryName::from_bytes(name.clone()).map_err(|_| NodeError::Corrupt)?;
         let entry = Entry::new(&name, &row.metadata, &value);
@@ -175,12 +180,14 @@ impl Store {
         Ok(Loaded::Value(entry, tier))
     }
 
-    async fn fetch_object(&self, row: &Row) -> Result<Bytes, NodeError> {
+    async fn fetch_object(&self, row: &Row, trace: Option<TraceContext>) -> Result<Bytes, NodeError> {
         let version = row.metadata.version;
         if row.object_version != version {
             return Err(NodeError::Corrupt);
         }
         let Some(objects) = &self.objects else { return Err(NodeError::ObjectStore("none is configured".to_owned())) };
+        let mut span = self.tracer.child("object_store", SpanKind::Client, trace);
+        span.set("cairn.operation", "read");
         let fetched = {
             let _timer = self.metrics.object_duration.get.start_timer();
             objects.get(row.partition, &row.name, version).await
@@ -190,6 +197,7 @@ impl Store {
             Ok(Some(_)) => Err(NodeError::Corrupt),
             Ok(None) => Err(NodeError::ObjectLost(version.0)),
             Err(error) => {
+                span.fail("the object store did not answer as it should");
                 self.metrics.object_errors.inc();
                 Err(error)
             }
@@ -221,4 +229,8 @@ impl Store {
         self.metrics.misses.inc();
         if condition.holds(None) { Outcome::Missing(version) } else { Outcome::ConditionFailed(version) }
     }
+}
+
+fn wants_value(operation: &Operation) -> bool {
+    matches!(operation.action, Action::Get)
 }

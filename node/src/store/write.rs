@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use cairn_api_spec::{
-    EntryName, Outcome, Version,
-    operation::{Durability, IdempotencyKey, Metadata, Put},
+    EntryName, Operation, Outcome, TraceContext, Version,
+    operation::{Action, Durability, IdempotencyKey, Metadata, Put},
     version::Condition,
 };
 use cairn_replication::{NotServing, Role};
+use cairn_server_kit::trace::SpanKind;
 use tokio::sync::oneshot;
 
 use super::{COMMIT_TIMEOUT, Store};
@@ -36,6 +37,7 @@ pub(super) struct Proposal {
     sweep: bool,
     /// Of the idempotency key, if there is one.
     pub(super) claim: Option<Claim>,
+    trace: Option<TraceContext>,
 }
 
 /// What came of an attempt to decide a write.
@@ -59,17 +61,33 @@ enum Decided {
 }
 
 impl Store {
-    pub(super) async fn put(
-        &self,
-        partition: u32,
-        name: EntryName,
-        condition: Condition,
-        put: Put,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Outcome, NodeError> {
+    /// Does a put, whose value it takes, or a delete.
+    pub(super) async fn change(&self, partition: u32, operation: &mut Operation) -> Result<Outcome, NodeError> {
+        let Operation { name, condition, action, idempotency_key, trace, .. } = operation;
+        let (durability, entry) = match action {
+            Action::Put(put) => (put.durability, Some(self.entry(name, put)?)),
+            Action::Delete { durability } => (*durability, None),
+            Action::Get | Action::Head => return Err(NodeError::Unsupported("a read changes nothing")),
+        };
+        let proposal = Proposal {
+            partition,
+            name: name.clone(),
+            condition: *condition,
+            durability: durability.unwrap_or_default(),
+            entry,
+            sweep: false,
+            claim: None,
+            trace: *trace,
+        };
+        self.write(proposal, idempotency_key.take()).await
+    }
+
+    /// The entry that a put asks for, but for its version. Its value is let go.
+    fn entry(&self, name: &EntryName, put: &mut Put) -> Result<Entry, NodeError> {
+        let value = std::mem::take(&mut put.value);
         let limit = self.settings.max_value_bytes;
-        if put.value.len() > limit {
-            return Err(NodeError::ValueTooLarge { size: put.value.len(), limit });
+        if value.len() > limit {
+            return Err(NodeError::ValueTooLarge { size: value.len(), limit });
         }
         let now = now_millis();
         let ttl = put.ttl.or(self.settings.default_ttl).map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
@@ -77,26 +95,10 @@ impl Store {
             version: Version::NONE,
             modified_at: now,
             expires_at: ttl.map(|ttl| now.saturating_add(ttl)),
-            size: put.value.len() as u64,
-            content_type: put.content_type,
+            size: value.len() as u64,
+            content_type: std::mem::take(&mut put.content_type),
         };
-        let entry = Entry::new(&name, &metadata, &put.value);
-        drop(put.value);
-        let durability = put.durability.unwrap_or_default();
-        let entry = Some(entry);
-        self.write(Proposal { partition, name, condition, durability, entry, sweep: false, claim: None }, key).await
-    }
-
-    pub(super) async fn delete(
-        &self,
-        partition: u32,
-        name: EntryName,
-        condition: Condition,
-        durability: Durability,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Outcome, NodeError> {
-        let entry = None;
-        self.write(Proposal { partition, name, condition, durability, entry, sweep: false, claim: None }, key).await
+        Ok(Entry::new(name, &metadata, &value))
     }
 
     /// Turns a key whose time has come, or that must make room, into a deletion, unless it changed. The caller need not
@@ -108,12 +110,12 @@ impl Store {
         version: Version,
     ) -> Result<Outcome, NodeError> {
         let (condition, durability) = (Condition::Matches(version), Durability::Memory);
-        let entry = None;
-        self.write(Proposal { partition, name, condition, durability, entry, sweep: true, claim: None }, None).await
+        let (entry, claim, trace) = (None, None, None);
+        self.write(Proposal { partition, name, condition, durability, entry, sweep: true, claim, trace }, None).await
     }
 
     async fn write(&self, mut proposal: Proposal, key: Option<IdempotencyKey>) -> Result<Outcome, NodeError> {
-        let durability = proposal.durability;
+        let (durability, trace) = (proposal.durability, proposal.trace);
         if durability == Durability::Object && self.objects.is_none() {
             return Err(NodeError::Unsupported("durability=object needs an object store, and none is configured"));
         }
@@ -140,10 +142,13 @@ impl Store {
             }
             (outcome, version)
         };
-        if let Some(uploaded) = uploaded
-            && !uploaded.reaches(version, UPLOAD_TIMEOUT).await
-        {
-            return Err(NodeError::UploadNotConfirmed);
+        if let Some(uploaded) = uploaded {
+            let mut span = self.tracer.child("object_store", SpanKind::Client, trace);
+            span.set("cairn.operation", "write");
+            if !uploaded.reaches(version, UPLOAD_TIMEOUT).await {
+                span.fail("the upload was not confirmed in time");
+                return Err(NodeError::UploadNotConfirmed);
+            }
         }
         Ok(outcome)
     }
@@ -201,7 +206,8 @@ impl Store {
             return Err(self.not_owner(partition));
         }
         let Some(current) = self.current(&locked, proposal, looked_up) else {
-            return Ok(Step::LookUp(self.flight(&mut locked, partition, proposal.name.as_bytes(), false)));
+            let name = proposal.name.as_bytes();
+            return Ok(Step::LookUp(self.flight(&mut locked, partition, name, false, proposal.trace)));
         };
         if let Some(outcome) = refusal(proposal, current) {
             return Ok(Step::Decided(if current.pending {
@@ -259,6 +265,8 @@ impl Store {
         });
         let (Ok(version), Some(change)) = (proposed, change) else { return Err(self.not_owner(partition)) };
         let flush = durability == Durability::Fsync;
+        let mut span = self.tracer.child("disk", SpanKind::Internal, proposal.trace);
+        span.set("cairn.operation", "write");
         let queued = self.disk.enqueue(Write {
             partition,
             change: change.clone(),
@@ -267,6 +275,7 @@ impl Store {
             reply: None,
             reservation: Some(reservation),
             idempotency,
+            span,
         });
         match queued {
             Ok(()) => {
@@ -308,7 +317,8 @@ fn payload(proposal: &mut Proposal, current: Current, reservation: Reservation) 
         Some(entry) => Change::Put(entry),
         None => Change::Delete { name: proposal.name.as_bytes().clone(), version: Version::NONE, at: now_millis() },
     };
-    Payload { change, durability: proposal.durability, reservation: Some(reservation), idempotency }
+    let Proposal { durability, trace, .. } = *proposal;
+    Payload { change, durability, reservation: Some(reservation), idempotency, trace }
 }
 
 /// Why a write changes nothing, if it does not.

@@ -221,7 +221,7 @@ fn append(operation: &Operation, key: &str, version: Version) -> Append {
         ..Row::default()
     };
     let (partition, idempotency_key) = (partition_of(operation), key.to_owned());
-    Append { partition, epoch: 1, stable: 0, durability: 1, row, idempotency_key, created: true }
+    Append { partition, epoch: 1, stable: 0, durability: 1, row, idempotency_key, created: true, trace: None }
 }
 
 async fn assert_is_repeated(store: &TestStore, write: Operation, version: Version) {

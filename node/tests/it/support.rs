@@ -11,6 +11,7 @@ use cairn_node::{
     config::StoreSettings, disk::HeldPartition, error::NodeError, metrics::NodeMetrics, partition::NodeId, store::Store,
 };
 use cairn_replication::Entry;
+use cairn_server_kit::{slow::SlowLog, trace::Tracer};
 use prometheus::Registry;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -49,9 +50,10 @@ impl TestStore {
             default_ttl: None,
             max_value_bytes: MAX_VALUE_BYTES,
         };
-        let metrics = NodeMetrics::new(&Registry::new()).unwrap();
+        let metrics = NodeMetrics::new(&Registry::new(), SlowLog::new(Duration::ZERO)).unwrap();
         let (tasks, _) = cairn_node::replication::tasks();
-        let store = Store::open(node.into(), settings, PARTITIONS, None, metrics, tasks).await.unwrap();
+        let store =
+            Store::open(node.into(), settings, PARTITIONS, None, metrics, Tracer::default(), tasks).await.unwrap();
         Self { store, directory, lru_size }
     }
 

@@ -12,4 +12,5 @@ mod object_store;
 mod shutdown;
 mod startup;
 mod support;
+mod traces;
 mod values;

@@ -60,7 +60,16 @@ async fn metrics_of_both_servers_are_prometheus_text_with_the_documented_names()
     for samples in [&master, &node] {
         assert!(value(samples, "cairn_requests_total{method=\"GET\"}") > 0.0);
         assert!(value(samples, "cairn_errors_total{code=\"key_not_found\"}") >= 1.0);
-        assert!(value(samples, "cairn_operation_duration_seconds_bucket{operation=\"put\",le=\"+Inf\"}") >= 1.0);
+        // 20 of the import, and one straight at the server or through the other one, wherever they came in.
+        let puts = "cairn_operation_duration_seconds_bucket{operation=\"put_key\",le=\"+Inf\"}";
+        assert!(value(samples, puts) >= 21.0);
+        for (operation, result) in [("get_key", "hit"), ("get_key", "miss"), ("put_key", "stored")] {
+            let ended = format!("cairn_operations_total{{operation=\"{operation}\",result=\"{result}\"}}");
+            assert!(value(samples, &ended) >= 1.0, "{ended}");
+        }
+        assert!(value(samples, "process_resident_memory_bytes") > 0.0);
+        assert!(samples.keys().any(|series| series.starts_with("cairn_build_info{")));
+        assert_eq!(value(samples, "cairn_spans_dropped_total"), 0.0);
         assert!(value(samples, "cairn_ring_epoch") >= 1.0);
     }
     let tiers = ["memory", "disk", "object"];
@@ -74,4 +83,5 @@ async fn metrics_of_both_servers_are_prometheus_text_with_the_documented_names()
     assert_eq!(value(&node, "cairn_uploads_pending"), 0.0);
     assert_eq!(value(&node, "cairn_partitions_serving"), 256.0);
     assert_eq!(value(&master, "cairn_nodes{state=\"active\"}"), 1.0);
+    assert!(value(&master, "cairn_gateway_retries_total") >= 0.0);
 }

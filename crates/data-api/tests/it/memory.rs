@@ -4,16 +4,19 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{Bytes, BytesMut};
 use cairn_api_spec::{
-    ApiError, ErrorCode, Operation, Outcome, Version,
+    ApiError, ErrorCode, Operation, Outcome, TraceContext, Version,
     operation::{Action, ListQuery, ListedName, Metadata, Put, Tier},
     version::Condition,
 };
-use cairn_data_api::{DataApi, Reply, ValueStream};
+use cairn_data_api::{
+    DataApi, DataMetrics, Reply, ValueStream,
+    metrics::{Details, End, Kind},
+};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::{mpsc, watch};
 
@@ -41,11 +44,14 @@ pub(crate) struct Seen {
     pub(crate) last_put: Option<(Option<std::time::Duration>, Option<cairn_api_spec::operation::Durability>)>,
     /// The last operation's.
     pub(crate) idempotency_key: Option<String>,
+    /// The last operation's, too.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 #[derive(Clone)]
 pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
+    metrics: DataMetrics,
     pub(crate) seen: watch::Sender<Seen>,
 }
 
@@ -57,14 +63,17 @@ struct State {
 }
 
 impl Memory {
-    pub(crate) fn new() -> Self {
-        Self { state: Arc::default(), seen: watch::Sender::default() }
+    pub(crate) fn new(metrics: DataMetrics) -> Self {
+        Self { state: Arc::default(), metrics, seen: watch::Sender::default() }
     }
 
     fn apply(&self, operation: Operation) -> Outcome {
         let mut state = self.state.lock().unwrap();
         let tier = if operation.is_eventual() { Tier::Replica } else { Tier::Memory };
-        self.seen.send_modify(|seen| seen.idempotency_key = operation.idempotency_key.map(|key| key.to_string()));
+        self.seen.send_modify(|seen| {
+            seen.idempotency_key = operation.idempotency_key.map(|key| key.to_string());
+            seen.trace = operation.trace;
+        });
         let name = operation.name.as_bytes().clone();
         let live = state.live.get(&name).cloned();
         let version = live.as_ref().map(|entry| entry.metadata.version);
@@ -103,8 +112,9 @@ impl Memory {
     }
 
     fn reply(&self, operation: Operation) -> Reply {
-        let name = operation.name.as_bytes().clone();
+        let (name, kind, began) = (operation.name.as_bytes().clone(), Kind::of(&operation.action), Instant::now());
         let outcome = self.apply(operation);
+        self.metrics.observe(kind, began, End::of(Some(&outcome)), Details::default);
         let stream = match &outcome {
             Outcome::Found { value: None, .. } => {
                 let value = self.state.lock().unwrap().live[&name].value.clone();
@@ -185,8 +195,9 @@ impl DataApi for Memory {
         .boxed()
     }
 
-    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
+    fn list(&self, query: ListQuery, _: Option<TraceContext>) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>> {
         async move {
+            self.metrics.observe(Kind::List, Instant::now(), End::Hit, Details::default);
             let state = self.state.lock().unwrap();
             let names =
                 state.live.range(query.start..).take_while(|(name, _)| query.end.is_empty() || *name < &query.end);

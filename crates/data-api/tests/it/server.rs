@@ -11,6 +11,7 @@ use cairn_data_api::{DataMetrics, Shared, configure};
 use cairn_server_kit::{
     http::{Edge, route_not_found},
     server::{HttpOptions, serve},
+    slow::SlowLog,
 };
 use prometheus::{Registry, TextEncoder};
 use serde_json::Value;
@@ -38,15 +39,15 @@ pub(crate) async fn start() -> Server {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let registry = Registry::new();
-    let metrics = DataMetrics::new(&registry).unwrap();
+    let metrics = DataMetrics::new(&registry, SlowLog::new(Duration::ZERO)).unwrap();
     let edge = Edge::new(&registry, 0).unwrap();
-    let domain = Memory::new();
+    let domain = Memory::new(metrics);
     let api = domain.clone();
     let options = HttpOptions { workers: 1, shutdown_timeout: Duration::from_secs(1) };
     tokio::spawn(serve(listener, options, shutdown.clone(), move || {
         App::new()
             .wrap(edge.clone())
-            .app_data(web::Data::new(Shared::new(Arc::new(api.clone()), metrics.clone())))
+            .app_data(web::Data::new(Shared::new(Arc::new(api.clone()))))
             .into_utoipa_app()
             .configure(configure)
             .into_app()

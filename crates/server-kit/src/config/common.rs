@@ -19,6 +19,15 @@ pub struct Common {
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
+    /// URL of a collector that takes traces as OTLP over HTTP, such as http://127.0.0.1:4318; without it, no traces
+    #[arg(long, value_parser = parse_collector_url)]
+    pub otel_endpoint: Option<String>,
+    /// Share of the requests that are traced, 0 to 1; where a client sends `traceparent`, that decides
+    #[arg(long, default_value_t = 1.0, value_parser = parse_ratio)]
+    pub otel_sample_ratio: f64,
+    /// Operations on keys that take so long are logged, 1ms to 1h, at most ten a second; 0 = none
+    #[arg(long, default_value = "1s", value_parser = duration_in(Duration::ZERO..=Duration::from_secs(3600)))]
+    pub slow_operation: Duration,
     /// Requests per second that one client (an IPv4 address, an IPv6 /64 network) may send; 0 = no limit
     #[arg(long, default_value_t = 0)]
     pub rate_limit: u32,
@@ -52,6 +61,20 @@ pub enum LogFormat {
 
 fn parse_log_level(text: &str) -> Result<String, String> {
     crate::telemetry::parse_filter(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Without TLS, which our HTTP client does not have.
+fn parse_collector_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.host().is_some() && url.query().is_none() => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err("must be an http URL such as http://127.0.0.1:4318".to_owned()),
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)).ok_or_else(|| "must be 0 to 1".to_owned())
 }
 
 fn parse_shutdown_timeout(text: &str) -> Result<Duration, String> {

@@ -1,7 +1,8 @@
 //! The one outermost middleware. Everything that must hold for every request is here and nowhere else: the rate limit,
-//! the counters, the form of an error, and the pace of bodies that no handler paces.
+//! the counters, the request's span, the form of an error, and the pace of bodies that no handler paces.
 //!
-//! A success pays for one boxed future and three relaxed atomics; all labels are resolved at start.
+//! A success that is not traced pays for one boxed future, three relaxed atomics and a look for `traceparent`; all
+//! labels are resolved at start.
 
 use std::{
     future::{Ready, ready},
@@ -20,7 +21,7 @@ use actix_web::{
     http::{Method, StatusCode, header},
     web::Bytes,
 };
-use cairn_api_spec::{ApiError, ErrorCode, error::Problem};
+use cairn_api_spec::{ApiError, ErrorCode, TraceId, error::Problem, trace::SpanId};
 use futures_util::future::LocalBoxFuture;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
@@ -28,8 +29,9 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use super::{
     HttpError, Pace,
     held::{SharedBody, hold},
+    traced::{self, Ids},
 };
-use crate::telemetry::TraceId;
+use crate::{telemetry::random_trace_id, trace::Tracer};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "other"];
 
@@ -46,6 +48,7 @@ struct Shared {
     requests: Vec<IntCounter>,
     errors: Vec<IntCounter>,
     in_flight: IntGauge,
+    tracer: Tracer,
 }
 
 impl Edge {
@@ -60,16 +63,23 @@ impl Edge {
             registry.register(Box::new(family.clone()))?;
             values.map(|value| family.get_metric_with_label_values(&[value])).collect::<Result<Vec<_>, _>>()
         };
-        let in_flight = IntGauge::new("cairn_requests_in_flight", "Requests that have no reply yet")?;
+        let in_flight = IntGauge::new("cairn_requests_in_flight", "HTTP requests that have no reply yet")?;
         registry.register(Box::new(in_flight.clone()))?;
         let codes = &mut ErrorCode::ALL.iter().map(|code| code.as_str());
         let shared = Shared {
             limiter: NonZeroU32::new(rate_limit).map(|rate| Arc::new(Limiter::new(rate))),
-            requests: counters("cairn_requests_total", "Requests", "method", &mut METHODS.into_iter())?,
-            errors: counters("cairn_errors_total", "Replies with an error, by code", "code", codes)?,
+            requests: counters("cairn_requests_total", "HTTP requests by method", "method", &mut METHODS.into_iter())?,
+            errors: counters("cairn_errors_total", "HTTP replies with an error, by its code", "code", codes)?,
             in_flight,
+            tracer: Tracer::default(),
         };
         Ok(Self { shared: Arc::new(shared), pace: Pace::default() })
+    }
+
+    /// The same with a span for each request.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { shared: Arc::new(Shared { tracer, ..Shared::clone(&self.shared) }), ..self }
     }
 
     /// The same with another pace for chunked and JSON bodies.
@@ -126,7 +136,12 @@ impl Shared {
     }
 
     /// Gives a failed reply its document, counts it and logs it. `request` is unknown when a middleware failed.
-    fn explain<B>(&self, request: Option<&HttpRequest>, response: HttpResponse<B>) -> HttpResponse<EitherBody<B>> {
+    fn explain<B>(
+        &self,
+        request: Option<&HttpRequest>,
+        response: HttpResponse<B>,
+        ids: Ids,
+    ) -> HttpResponse<EitherBody<B>> {
         let made;
         let error = match response.error().and_then(Error::as_error::<HttpError>) {
             Some(HttpError(error)) => error,
@@ -136,9 +151,8 @@ impl Shared {
             }
         };
         self.errors[error.code as usize].inc();
-        let traceparent = request.and_then(|request| request.headers().get("traceparent")?.to_str().ok());
-        let trace_id = traceparent.and_then(TraceId::from_traceparent).unwrap_or_else(TraceId::random);
-        log(request, &response, error, trace_id);
+        let trace_id = ids.trace.or(error.trace_id).unwrap_or_else(random_trace_id);
+        log(request, &response, error, trace_id, ids.span);
 
         let retry_after = error.retry_after;
         let mut problem = Problem::new(error, trace_id.to_string());
@@ -176,7 +190,14 @@ fn from_status(status: StatusCode, cause: Option<&Error>) -> ApiError {
     }
 }
 
-fn log<B>(request: Option<&HttpRequest>, response: &HttpResponse<B>, error: &ApiError, trace_id: TraceId) {
+fn log<B>(
+    request: Option<&HttpRequest>,
+    response: &HttpResponse<B>,
+    error: &ApiError,
+    trace_id: TraceId,
+    span_id: Option<SpanId>,
+) {
+    let span_id = span_id.map(tracing::field::display);
     let status = response.status().as_u16();
     let method = request.map(|request| request.method().as_str());
     let path = request.map(HttpRequest::path);
@@ -184,9 +205,9 @@ fn log<B>(request: Option<&HttpRequest>, response: &HttpResponse<B>, error: &Api
     // A probe that says no is an answer, and comes again every second.
     let probe = path.is_some_and(|path| path.starts_with("/health/"));
     match status {
-        500 => tracing::error!(%trace_id, method, path, status, code, "{}", error.detail),
-        501.. if !probe => tracing::warn!(%trace_id, method, path, status, code, "{}", error.detail),
-        _ => tracing::debug!(%trace_id, method, path, status, code, "{}", error.detail),
+        500 => tracing::error!(%trace_id, span_id, method, path, status, code, "{}", error.detail),
+        501.. if !probe => tracing::warn!(%trace_id, span_id, method, path, status, code, "{}", error.detail),
+        _ => tracing::debug!(%trace_id, span_id, method, path, status, code, "{}", error.detail),
     }
 }
 
@@ -227,12 +248,15 @@ where
 
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         self.shared.count(request.method());
+        let ids = traced::begin(&self.shared.tracer, &request);
         let body = SharedBody::take(&mut request, self.pace);
         if !self.shared.admits(&request) {
             let (request, _) = request.into_parts();
             let detail = "this client sends more requests per second than are taken from one client";
             let response = HttpResponse::from_error(HttpError(ApiError::new(ErrorCode::RateLimited, detail)));
-            let response = self.shared.explain(Some(&request), response).map_into_boxed_body().map_into_right_body();
+            traced::end(ids, &request, response.status());
+            let response = self.shared.explain(Some(&request), response, ids);
+            let response = response.map_into_boxed_body().map_into_right_body();
             return Box::pin(ready(Ok(hold(body, ServiceResponse::new(request, response)))));
         }
         let in_flight = InFlight::begin(&self.shared);
@@ -240,15 +264,18 @@ where
         Box::pin(async move {
             let reply = reply.await;
             let shared = &in_flight.0;
+            if let Ok(reply) = &reply {
+                traced::end(ids, reply.request(), reply.status());
+            }
             let reply = match reply {
                 Ok(reply) if reply.status().as_u16() < 400 => reply.map_into_left_body(),
                 Ok(reply) => {
                     let (request, response) = reply.into_parts();
-                    let response = shared.explain(Some(&request), response);
+                    let response = shared.explain(Some(&request), response, ids);
                     ServiceResponse::new(request, response)
                 }
                 Err(error) => {
-                    let response = shared.explain(None, HttpResponse::from_error(error)).map_into_boxed_body();
+                    let response = shared.explain(None, HttpResponse::from_error(error), ids).map_into_boxed_body();
                     return Err(InternalError::from_response("a middleware failed", response).into());
                 }
             };

@@ -153,9 +153,20 @@ fn help_names_the_variables_even_when_the_file_is_broken() {
 
 #[test]
 fn the_common_settings_have_defaults_and_bounds() {
-    let Common { task, metrics_port, log_level, log_format, rate_limit, workers, shutdown_timeout } =
-        Layers::new("").load(&[]).unwrap().common;
+    let Common {
+        task,
+        metrics_port,
+        log_level,
+        log_format,
+        otel_endpoint,
+        otel_sample_ratio,
+        slow_operation,
+        rate_limit,
+        workers,
+        shutdown_timeout,
+    } = Layers::new("").load(&[]).unwrap().common;
     assert_eq!((task, metrics_port), (Task::Serve, None));
+    assert_eq!((otel_endpoint, otel_sample_ratio, slow_operation), (None, 1.0, Duration::from_secs(1)));
     assert_eq!((log_level.as_str(), log_format), ("info", LogFormat::Text));
     assert_eq!((rate_limit, workers, shutdown_timeout), (0, 0, Duration::from_secs(8)));
     for (flag, right) in [
@@ -165,6 +176,11 @@ fn the_common_settings_have_defaults_and_bounds() {
         ("--log-format=xml", "text, json"),
         ("--log-level=a=b=c", "invalid"),
         ("--metrics-port=70000", "65535"),
+        ("--otel-endpoint=127.0.0.1:4318", "http URL"),
+        ("--otel-endpoint=https://collector", "http URL"),
+        ("--otel-sample-ratio=1.1", "0 to 1"),
+        ("--otel-sample-ratio=NaN", "0 to 1"),
+        ("--slow-operation=2h", "3600s"),
     ] {
         let refused = Layers::new("").refused(&[flag]);
         assert!(refused.contains(right), "{refused}");
@@ -210,5 +226,5 @@ fn the_settings_table_has_a_row_for_each_setting() {
     assert_eq!(rows[2], "| `lru_size` | `500` | Entries in memory \\| at most |");
     assert_eq!(rows[3], "| `master_urls` |  | Where the masters are (also `router_addr`) |");
     assert_eq!(rows[4], "| `fsync` | `false` | Sync every write |");
-    assert_eq!(rows.len(), 2 + 3 + 6);
+    assert_eq!(rows.len(), 2 + 3 + 9);
 }

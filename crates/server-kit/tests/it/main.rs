@@ -8,3 +8,4 @@ mod edge;
 mod harness;
 mod healthcheck;
 mod telemetry;
+mod trace;
