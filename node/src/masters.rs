@@ -23,7 +23,7 @@ const RING_WAIT: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
     /// It did not answer.
-    #[error("no answer from {url}: {source}")]
+    #[error("no answer from {url}, which master_urls names: {source}")]
     Unreachable {
         /// The master.
         url: String,
