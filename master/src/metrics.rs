@@ -1,6 +1,7 @@
 //! The master's own metrics. What the edge counts (requests, durations) stands in `cairn-server-kit`.
 
 use cairn_api_spec::cluster::NodeState;
+use cairn_placement::Reason;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::cluster::{Cluster, PartitionState};
@@ -59,6 +60,8 @@ impl Metrics {
         registry.register(Box::new(metrics.under_replicated.clone()))?;
         registry.register(Box::new(metrics.moves.clone()))?;
         registry.register(Box::new(metrics.map_changes.clone()))?;
+        // A sample for each from the start: what appears with its first count has no rate.
+        Reason::ALL.iter().for_each(|reason| drop(metrics.map_changes.with_label_values(&[reason.as_str()])));
         registry.register(Box::new(metrics.gateway_retries.clone()))?;
         Ok(metrics)
     }

@@ -57,6 +57,11 @@ pub async fn beat(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        if ownership.is_foreign() {
+            registered = false;
+            ownership.store().registered.store(false, Ordering::Relaxed);
+            continue;
+        }
         let result = if registered { heartbeat(masters, ownership, node).await } else { register(masters, node).await };
         match result {
             Ok(true) => {

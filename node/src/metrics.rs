@@ -49,6 +49,10 @@ pub struct NodeMetrics {
     pub uploads_pending: IntGauge,
     /// How long the oldest of them has waited.
     pub upload_age: Gauge,
+    /// Bytes in use in the disk tier.
+    pub disk_used: IntGauge,
+    /// The most that may be.
+    pub disk_max: IntGauge,
     /// The map epoch that the node knows.
     pub ring_epoch: IntGauge,
     /// What is counted of replication.
@@ -118,6 +122,8 @@ impl NodeMetrics {
                     "How long the oldest change that the object store has not got has waited",
                 )?,
             )?,
+            disk_used: gauge("cairn_disk_used_bytes", "Bytes in use in the disk tier")?,
+            disk_max: gauge("cairn_disk_max_bytes", "Bytes in use in the disk tier above which values leave it")?,
             ring_epoch: gauge("cairn_ring_epoch", "The map epoch that the node knows")?,
             replication: ReplicationMetrics::new(registry)?,
             partitions_serving: gauge("cairn_partitions_serving", "Partitions that the node serves")?,
@@ -193,24 +199,28 @@ pub struct ReplicationMetrics {
 impl ReplicationMetrics {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help)?);
+        // With a sample for each label from the start: what appears with its first count has no rate.
+        let counters = |name: &str, help: &str, label: &str, values: &[&str]| {
+            let counters = register(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+            values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+            Ok::<_, prometheus::Error>(counters)
+        };
         Ok(Self {
             transferred: register(
                 registry,
                 IntCounter::new("cairn_transfer_bytes_total", "Bytes of values copied from other nodes")?,
             )?,
-            role_changes: register(
-                registry,
-                IntCounterVec::new(
-                    Opts::new("cairn_role_changes_total", "Partitions in which the node took a role"),
-                    &["role"],
-                )?,
+            role_changes: counters(
+                "cairn_role_changes_total",
+                "Partitions in which the node took a role",
+                "role",
+                &ROLES,
             )?,
-            failures: register(
-                registry,
-                IntCounterVec::new(
-                    Opts::new("cairn_replication_failures_total", "Messages with writes that a peer did not take"),
-                    &["reason"],
-                )?,
+            failures: counters(
+                "cairn_replication_failures_total",
+                "Messages with writes that a peer did not take",
+                "reason",
+                &["refused", "unanswered"],
             )?,
             partitions: register(
                 registry,

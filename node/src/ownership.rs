@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ pub struct Identity {
     pub incarnation: u64,
     /// See `RegisterNode::session`.
     pub session: u64,
+    /// See `Ring::cluster_id`.
+    pub cluster_id: u64,
 }
 
 /// See the module.
@@ -48,6 +50,8 @@ pub struct Ownership {
     store: Store,
     identity: Identity,
     ring_epoch: AtomicU64,
+    /// The master that answers is another cluster's.
+    foreign: AtomicBool,
     slots: Semaphore,
     inner: Mutex<Inner>,
     itself: Weak<Ownership>,
@@ -85,7 +89,16 @@ impl Ownership {
         let inner =
             Inner { held, tasks: HashMap::new(), sessions: HashMap::new(), replication: Replication::default() };
         let (inner, slots, ring_epoch) = (Mutex::new(inner), Semaphore::new(CONCURRENCY), AtomicU64::new(0));
-        Ok(Arc::new_cyclic(|itself| Self { store, identity, ring_epoch, slots, inner, itself: itself.clone() }))
+        let foreign = AtomicBool::new(false);
+        Ok(Arc::new_cyclic(|itself| Self {
+            store,
+            identity,
+            ring_epoch,
+            foreign,
+            slots,
+            inner,
+            itself: itself.clone(),
+        }))
     }
 
     /// The tiers.
@@ -103,12 +116,25 @@ impl Ownership {
         self.ring_epoch.load(Ordering::Acquire)
     }
 
+    /// Whether the master that answers is another cluster's: it must not count on this node.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.load(Ordering::Relaxed)
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a map. Runs on the node's runtime.
+    /// Takes over a map, unless it is another cluster's: then the master was started on another store, and the rows here
+    /// mean nothing there. Runs on the node's runtime.
     pub fn apply(&self, ring: &Ring) {
+        let is_foreign = ring.cluster_id != self.identity.cluster_id;
+        self.foreign.store(is_foreign, Ordering::Relaxed);
+        if is_foreign {
+            let (ours, theirs) = (self.identity.cluster_id, ring.cluster_id);
+            tracing::error!(ours, theirs, "the master belongs to another cluster; start it on its own data_dir");
+            return;
+        }
         let mut inner = self.inner();
         let others = ring.nodes.iter().filter(|node| *node.node_id != *self.identity.node_id);
         self.store.peers.set_addresses(others.map(|node| (node.node_id.as_str(), node.peer_address.as_str())));

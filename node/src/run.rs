@@ -179,8 +179,12 @@ async fn run_tiers(
     check_cluster(&store, &ring).await?;
     node.incarnation = incarnation(&store).await?;
     node.session = store.me.session;
-    let identity =
-        Identity { node_id: store.me.node.clone(), incarnation: node.incarnation, session: store.me.session };
+    let identity = Identity {
+        node_id: store.me.node.clone(),
+        incarnation: node.incarnation,
+        session: store.me.session,
+        cluster_id: ring.cluster_id,
+    };
     let ownership = Ownership::open(store.clone(), identity).await?;
     ownership.apply(&ring);
     cell.get_or_init(|| store.clone());

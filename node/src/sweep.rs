@@ -31,6 +31,7 @@ const TOTALS_SHARE: u32 = 30;
 
 /// Sweeps until `stop`.
 pub async fn run(store: Store, stop: CancellationToken) {
+    store.metrics.disk_max.set(store.settings.disk_max_bytes.cast_signed());
     let mut clock = Clock::default();
     let mut totals_due = Instant::now();
     loop {
@@ -54,7 +55,9 @@ async fn round(store: &Store, clock: &mut Clock, totals_due: &mut Instant) -> Re
     collect_tombstones(store, &mut clock.tombstones).await?;
     clock.forget_keys(store).await?;
     for _ in 0..ROUND {
-        let excess = store.disk.used_bytes().await?.saturating_sub(store.settings.disk_max_bytes);
+        let used = store.disk.used_bytes().await?;
+        store.metrics.disk_used.set(used.cast_signed());
+        let excess = used.saturating_sub(store.settings.disk_max_bytes);
         store.over_budget.store(excess > 0, Ordering::Relaxed);
         if excess == 0 || !clock.drop_some(store, excess).await? {
             break;

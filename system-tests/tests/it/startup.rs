@@ -100,3 +100,20 @@ async fn a_cluster_opened_with_another_number_of_partitions_refuses_to_start_and
     cluster.ready().await;
     assert_eq!(cluster.client.get_key(cluster.url(), "key").await.text(), "value");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_do_not_follow_a_master_without_its_store_and_go_on_when_it_has_it_again() {
+    let mut cluster = Cluster::start(Setup { nodes: 1, ..Setup::default() }).await;
+    cluster.client.put_key(cluster.url(), "key", "", "value").await;
+    for (directory, is_its_own) in [("elsewhere", false), ("data", true)] {
+        cluster.master.kill();
+        cluster.master.set("DATA_DIR", &directory);
+        cluster.master.start().await;
+        if is_its_own {
+            cluster.ready().await;
+        } else {
+            cluster.nodes[0].log_line("the master belongs to another cluster").await;
+        }
+    }
+    assert_eq!(cluster.client.get_key(cluster.url(), "key").await.text(), "value");
+}
