@@ -15,7 +15,7 @@ use cairn_server_kit::trace::SpanKind;
 use tokio::sync::oneshot;
 
 use crate::{
-    disk::{Change, Idempotency, Write},
+    disk::{Change, Idempotency, Reservation, Write},
     error::NodeError,
     mailbox::{Reply, Settled},
     partition::Payload,
@@ -27,46 +27,19 @@ use crate::{
 ///
 /// # Errors
 /// When nothing of it could be looked at; what is wrong with one partition is told of that partition.
-pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, NodeError> {
+pub async fn replicate(store: &Store, mut message: Replicate) -> Result<Replicated, NodeError> {
     if store.leaving.load(Ordering::Relaxed) {
         return Ok(refuse_all(store, &message));
     }
     let bytes = message.appends.iter().map(|append| append.row.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
     let reservation = store.disk.reserve(bytes, true).await?;
     let passed_on = pass_on(store, &message);
-    let uploads = message.uploads;
-    let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
-    let mut refused: Vec<Refused> = Vec::new();
-    let mut partitions = Vec::new();
-    let mut writes = Vec::with_capacity(message.appends.len());
-    let must_be_stored = {
+    let (mut refused, partitions, must_be_stored) = {
         let _accepting = store.accepting.read().unwrap_or_else(PoisonError::into_inner);
-        for append in message.appends {
-            let (partition, durability) = (append.partition, append.durability);
-            if partition >= store.partitions.count() {
-                return Err(NodeError::Transfer(format!("there is no partition {partition}")));
-            }
-            let header = header(&primary, message.session, append.epoch, append.stable);
-            let trace = append.trace.and_then(Trace::context);
-            let unstable = write(append)?;
-            let (change, idempotency) = (unstable.data.change.clone(), unstable.data.idempotency.clone());
-            let taken = store.drive(partition, |locked, now, out| locked.replica.append(&header, unstable, now, out));
-            match taken {
-                Ok(true) => {
-                    partitions.push(partition);
-                    let flush = durability == Durability::Fsync as u32;
-                    let awaited = durability != Durability::Memory as u32;
-                    let reservation = Some(reservation.clone());
-                    let mut span = store.tracer.child("store", SpanKind::Server, trace);
-                    span.set_number("cairn.partition", partition.into());
-                    let reply = None;
-                    writes.push(Write { partition, change, flush, awaited, reply, reservation, idempotency, span });
-                }
-                Ok(false) => {}
-                Err(refusal) => refused.push(refusal_of(store, partition, refusal)),
-            }
-        }
-        enqueue_all(store, writes)
+        let appends = std::mem::take(&mut message.appends);
+        let (writes, refused) = accept(store, &message, appends, &reservation)?;
+        let partitions: BTreeSet<u32> = writes.iter().map(|write| write.partition).collect();
+        (refused, partitions, enqueue_all(store, writes))
     };
     let stored = match must_be_stored {
         Ok(Some(settled)) => settled.await.unwrap_or(Err(NodeError::ShuttingDown)),
@@ -75,32 +48,64 @@ pub async fn replicate(store: &Store, message: Replicate) -> Result<Replicated, 
     };
     if let Err(error) = stored {
         tracing::warn!(%error, "a primary's writes cannot be stored");
-        partitions.dedup();
-        refused.extend(partitions.into_iter().map(|partition| Refused {
-            node_id: store.me.node.to_string(),
-            partition,
-            epoch: 0,
-            failed: true,
-        }));
+        refused.extend(partitions.into_iter().map(|partition| refuse(&store.me.node, partition, true)));
     }
     refused.extend(passed_on.await);
-    if !uploads.is_empty() {
-        let uploaded = uploads.into_iter();
+    if !message.uploads.is_empty() {
+        let uploaded = message.uploads.into_iter();
         let uploaded = uploaded.map(|u| (u.name, Version(u.version), Version(u.object_version))).collect();
         store.disk.mark_uploaded(uploaded).await?;
     }
     Ok(Replicated { refused })
 }
 
+/// Asks the state machines: which writes are to be stored, and which are refused.
+fn accept(
+    store: &Store,
+    message: &Replicate,
+    appends: Vec<Append>,
+    reservation: &Reservation,
+) -> Result<(Vec<Write>, Vec<Refused>), NodeError> {
+    let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
+    let (mut writes, mut refused) = (Vec::with_capacity(appends.len()), Vec::new());
+    for append in appends {
+        let (partition, durability) = (append.partition, append.durability);
+        if partition >= store.partitions.count() {
+            return Err(NodeError::Transfer(format!("there is no partition {partition}")));
+        }
+        let header = header(&primary, message.session, append.epoch, append.stable);
+        let trace = append.trace.and_then(Trace::context);
+        let unstable = write(append)?;
+        let (change, idempotency) = (unstable.data.change.clone(), unstable.data.idempotency.clone());
+        match store.drive(partition, |locked, now, out| locked.replica.append(&header, unstable, now, out)) {
+            Ok(true) => {
+                let mut span = store.tracer.child("store", SpanKind::Server, trace);
+                span.set_number("cairn.partition", partition.into());
+                writes.push(Write {
+                    partition,
+                    change,
+                    flush: durability == Durability::Fsync as u32,
+                    awaited: durability != Durability::Memory as u32,
+                    reply: None,
+                    reservation: Some(reservation.clone()),
+                    idempotency,
+                    span,
+                });
+            }
+            Ok(false) => {}
+            Err(refusal) => refused.push(refusal_of(store, partition, refusal)),
+        }
+    }
+    Ok((writes, refused))
+}
+
+fn refuse(node_id: &str, partition: u32, failed: bool) -> Refused {
+    Refused { node_id: node_id.to_owned(), partition, epoch: 0, failed }
+}
+
 /// The answer of a node that is about to stop, as if its disk failed: primaries go on without it. Those behind it in a
 /// chain get the writes when they are sent again.
 fn refuse_all(store: &Store, message: &Replicate) -> Replicated {
-    let refuse = |node_id: &str, partition: u32, failed: bool| Refused {
-        node_id: node_id.to_owned(),
-        partition,
-        failed,
-        ..Refused::default()
-    };
     let partitions: BTreeSet<u32> = message.appends.iter().map(|append| append.partition).collect();
     let refused = partitions.into_iter().flat_map(|partition| {
         let behind = message.route.iter().map(move |hop| refuse(&hop.node_id, partition, false));
@@ -136,12 +141,7 @@ fn pass_on(store: &Store, message: &Replicate) -> impl Future<Output = Vec<Refus
             Ok(Err(_)) | Err(_) => route
                 .iter()
                 .flat_map(|hop| {
-                    let refused = |partition: &u32| Refused {
-                        node_id: hop.node_id.clone(),
-                        partition: *partition,
-                        ..Refused::default()
-                    };
-                    partitions.iter().map(refused).collect::<Vec<_>>()
+                    partitions.iter().map(|partition| refuse(&hop.node_id, *partition, false)).collect::<Vec<_>>()
                 })
                 .collect(),
         }
