@@ -66,6 +66,11 @@ ifneq ($(shell command -v kubectl),)
 	    rendered=$$(kubectl kustomize $$cluster); echo "$$rendered" | kubernetes-validate --strict --quiet -; done
 endif
 
+.PHONY: rules
+rules: ## check Prometheus' alert rules and their tests (wants promtool)
+	promtool check rules deploy/prometheus/rules.yml
+	cd deploy/prometheus && promtool test rules rules.test.yml
+
 .PHONY: audit
 audit: ## known advisories against our dependencies (needs the network)
 	cargo deny check advisories
