@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 use super::{Controller, Members, State};
 use crate::error::Error;
 
+/// Changes of one partition that one primary may wait for.
+const MAX_ASKED: usize = 2;
+
 /// A change that waits for the map.
 pub(super) struct Asked {
     id: u32,
@@ -30,9 +33,14 @@ impl Controller {
     pub async fn change(&self, id: u32, change: ChangePartition) -> Result<Partition, Error> {
         let (answer, mut answered) = oneshot::channel();
         {
-            // A primary that asks again does not wait for its earlier answer: so no more wait than there are partitions.
+            // A primary asks again when an answer does not come: so that they do not pile up, its first one is not waited
+            // for any more.
             let mut asked = self.asked();
-            asked.retain(|other| other.id != id || other.change.node_id != change.node_id);
+            let is_same = |other: &Asked| other.id == id && other.change.node_id == change.node_id;
+            let earlier: Vec<usize> = (0..asked.len()).filter(|index| is_same(&asked[*index])).collect();
+            if earlier.len() >= MAX_ASKED {
+                asked.remove(earlier[0]);
+            }
             asked.push(Asked { id, change, answer });
         }
         let busy = |answer: Result<_, _>| answer.unwrap_or(Err(Error::Busy));

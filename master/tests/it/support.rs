@@ -178,6 +178,14 @@ impl Master {
         }
     }
 
+    /// Plays the primaries that do without a node: as soon as none of them is that node itself, each takes it out.
+    pub(crate) async fn take_out(&self, id: &str) -> Ring {
+        let ring = self.ring_when(|ring| !primaries(ring).contains_key(id)).await;
+        let with = entries_with(&ring, id);
+        futures_util::future::join_all(with.iter().map(|entry| self.ask(entry, PartitionChange::Remove, id))).await;
+        self.ring_when(|ring| entries_with(ring, id).is_empty()).await
+    }
+
     /// The map once nothing moves and every partition has so many in-sync copies.
     pub(crate) async fn replicated(&self, copies: usize) -> Ring {
         self.play(|ring| has_copies(ring, copies)).await;

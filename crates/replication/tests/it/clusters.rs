@@ -32,7 +32,7 @@ fn cluster(nodes: Node, in_sync: Node, writes: usize, bounds: Bounds) -> Cluster
 /// The primary of three seems gone.
 pub(crate) fn failover() -> Cluster {
     let mut model = cluster(3, 3, 1, Bounds { ticks: 1, epoch: 2, ..Bounds::default() });
-    model.allows = |step| matches!(step, Step::Promote { alone: false, .. });
+    model.allows = |step| matches!(step, Step::Promote { .. });
     model.goals.push(Goal::AnotherNodeServes);
     model
 }
