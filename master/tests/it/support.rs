@@ -183,7 +183,7 @@ impl Master {
         let ring = self.ring_when(|ring| !primaries(ring).contains_key(id)).await;
         let with = entries_with(&ring, id);
         futures_util::future::join_all(with.iter().map(|entry| self.ask(entry, PartitionChange::Remove, id))).await;
-        self.ring_when(|ring| entries_with(ring, id).is_empty()).await
+        self.ring_when(|ring| ring.partitions.iter().all(|p| p.in_sync.iter().all(|other| other != id))).await
     }
 
     /// The map once nothing moves and every partition has so many in-sync copies.
