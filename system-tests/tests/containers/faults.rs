@@ -10,7 +10,7 @@ const PROMISED: Duration = Duration::from_secs(6);
 /// Longer than every lease and every patience with a silent server.
 const AWAY: Duration = Duration::from_secs(10);
 /// Writes before a fault, and after it is healed.
-const WARM_UP: u64 = 150;
+const WARM_UP: u64 = 100;
 const KEYS: usize = 60;
 
 /// A cluster with two copies of everything, which is the default, and clients of which half ask for keys that the first node leads.

@@ -52,15 +52,15 @@ async fn an_object_store_that_is_away_costs_no_request_its_answer_and_has_everyt
     let cluster = Cluster::start(Setup { object_store: true, ..Setup::default() }).await;
     let keys: Vec<String> = (0..100).map(|key| format!("key {key}")).collect();
     let load = Workload::start(&cluster.by_sdk().await, keys.clone());
-    load.progress(300).await;
+    load.progress(150).await;
     let garage = cluster.garage().container();
     garage.kill().await;
     let end = tokio::time::Instant::now() + AWAY;
-    load.progress(300).await;
+    load.progress(150).await;
     cluster.counted("uploads wait", |stats| stats.uploads_pending, |pending| pending > 10).await;
     tokio::time::sleep_until(end).await;
     garage.start_again().await;
-    load.progress(300).await;
+    load.progress(150).await;
     let report = load.finish("object store away", &cluster, &[]).await;
     assert!(report.failures.is_empty(), "{report:?}");
 

@@ -25,9 +25,9 @@ use super::{
     eventually,
 };
 
-const CLIENTS: u32 = 12;
+const CLIENTS: u32 = 8;
 /// The least time between the operations of one client: bounds the rate.
-const PACE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(80);
 /// More clients, that read at one server whatever it answers; the first of them, and how many.
 const READERS: u32 = 1_000;
 const READER_COUNT: u32 = 4;
