@@ -45,7 +45,7 @@ CONTAINER_TESTS := --workspace --features cairn-system-tests/containers
 test-integration: export IMAGE_TAG := $(IMAGE_TAG)
 test-integration: ## the tests over containers, on images that it builds; without Docker it says what it leaves out
 	@if $(DOCKER) info >/dev/null 2>&1; then \
-		.ci/base-images && $(MAKE) images && RUST_TEST_THREADS=2 $(RUN_TESTS) $(CONTAINER_TESTS) --test containers; \
+		.ci/base-images && $(MAKE) images && RUST_TEST_THREADS=1 $(RUN_TESTS) $(CONTAINER_TESTS) --test containers; \
 	else \
 		echo "SKIPPED: there is no Docker here ($(DOCKER) info), so the tests in system-tests/tests/containers did not run."; \
 	fi

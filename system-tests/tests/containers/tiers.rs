@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Cluster, Entry, Setup, Workload, eventually, key_url};
+use crate::support::{Cluster, Setup, Workload, eventually, key_url};
 
 /// How long the object store is away: longer than every request to it, and than several rounds of retries.
 const AWAY: Duration = Duration::from_secs(25);
@@ -31,7 +31,7 @@ async fn a_key_goes_down_all_three_tiers_comes_back_and_leaves_nothing_behind() 
     assert_eq!(tier().await, "disk");
     assert_eq!(tier().await, "memory");
 
-    fill("large", 100, 100_000).await;
+    fill("large", 100, 60_000).await;
     cluster.uploaded().await;
     cluster.counted("values leave the disk", |stats| stats.bytes_by_tier.disk, |bytes| bytes < (2 << 20)).await;
     assert_eq!(tier().await, "object");
@@ -51,16 +51,16 @@ async fn a_key_goes_down_all_three_tiers_comes_back_and_leaves_nothing_behind() 
 async fn an_object_store_that_is_away_costs_no_request_its_answer_and_has_everything_afterwards() {
     let cluster = Cluster::start(Setup { object_store: true, ..Setup::default() }).await;
     let keys: Vec<String> = (0..100).map(|key| format!("key {key}")).collect();
-    let load = Workload::start(&Entry::Master(cluster.client.clone(), cluster.url.clone()), keys.clone());
-    load.progress(300).await;
+    let load = Workload::start(&cluster.by_sdk().await, keys.clone());
+    load.progress(150).await;
     let garage = cluster.garage().container();
     garage.kill().await;
     let end = tokio::time::Instant::now() + AWAY;
-    load.progress(300).await;
+    load.progress(150).await;
     cluster.counted("uploads wait", |stats| stats.uploads_pending, |pending| pending > 10).await;
     tokio::time::sleep_until(end).await;
     garage.start_again().await;
-    load.progress(300).await;
+    load.progress(150).await;
     let report = load.finish("object store away", &cluster, &[]).await;
     assert!(report.failures.is_empty(), "{report:?}");
 

@@ -7,10 +7,11 @@ use cairn_api_spec::{
     Bucket, EntryName,
     cluster::{NodeState, NodeStats, Partition, Ring, Stats},
 };
+use cairn_client::Cache;
 use futures_util::{StreamExt, future::join_all, stream};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
-use super::{Client, Reply, container::Container, eventually, garage::Garage, report_directory};
+use super::{Client, Entry, Reply, SDK_TIMEOUT, container::Container, eventually, garage::Garage, report_directory};
 
 const MASTER_PORT: u16 = 8080;
 const NODE_PORT: u16 = 8081;
@@ -92,6 +93,16 @@ impl Cluster {
 
     pub(crate) fn garage(&self) -> &Garage {
         self.garage.as_ref().unwrap()
+    }
+
+    /// The master, for clients that repeat nothing.
+    pub(crate) fn by_master(&self) -> Entry {
+        Entry::Master(self.client.clone(), self.url.clone())
+    }
+
+    /// The SDK, which repeats what is safe to repeat.
+    pub(crate) async fn by_sdk(&self) -> Entry {
+        Entry::Sdk(Cache::builder().url(&self.url).timeout(SDK_TIMEOUT).connect().await.unwrap())
     }
 
     /// Waits until all nodes are active, every partition has as many copies in sync as there are to be, and is served, and

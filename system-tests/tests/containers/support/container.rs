@@ -14,8 +14,8 @@ use testcontainers::{
 
 use super::eventually;
 
-/// What an orchestrator waits before it kills.
-const GRACE: Duration = Duration::from_secs(10);
+/// What Kubernetes waits before it kills; Docker's own 10 s are little for a node that hands over on a busy machine.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A container, removed with its volumes when it is dropped; the last one of a network takes that along.
 pub(crate) struct Container {

@@ -29,6 +29,10 @@ pub(crate) use self::{
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long the SDK may repeat a request. How slow things are is measured, not judged, for that depends on the machine;
+/// what is judged is whether a user is told of an error in the end.
+const SDK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(100);
 

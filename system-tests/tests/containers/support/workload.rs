@@ -20,23 +20,30 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{
-    Client, Cluster,
+    Client, Cluster, PATIENCE,
     entry::{Answer, Entry},
     eventually,
 };
 
-const CLIENTS: u32 = 12;
+const CLIENTS: u32 = 8;
 /// The least time between the operations of one client: bounds the rate.
-const PACE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(80);
 /// More clients, that read at one server whatever it answers; the first of them, and how many.
 const READERS: u32 = 1_000;
 const READER_COUNT: u32 = 4;
+/// The client that writes after a fault, and how often.
+const PROBER: u32 = READERS - 1;
+const PROBE_EVERY: Duration = Duration::from_millis(100);
 /// The client that reads at the end.
 const JUDGE: u32 = u32::MAX;
 
+const PUT: Kind = Kind::Put(Condition::Always);
+
 /// See the module.
 pub(crate) struct Workload {
+    entry: Entry,
     shared: Arc<Shared>,
+    first_write: Option<Duration>,
     clients: JoinSet<()>,
 }
 
@@ -55,6 +62,15 @@ struct Done {
     failures: BTreeMap<String, u64>,
 }
 
+impl Done {
+    /// When the first write of the prober was answered that was asked for since.
+    fn first_write(&self, since: u64) -> Option<u64> {
+        let answered = self.history.iter().filter(|operation| matches!(operation.outcome, Outcome::Written(_)));
+        let probes = answered.filter(|operation| operation.client == PROBER && operation.invoked >= since);
+        probes.map(|operation| operation.returned).min()
+    }
+}
+
 /// What a load came to.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -62,6 +78,8 @@ pub(crate) struct Report {
     operations: usize,
     acknowledged_writes: u64,
     unknown_writes: usize,
+    /// From the fault to the first answered write to a key that it hit.
+    first_write_seconds: Option<f64>,
     /// How often a user was told each kind of failure.
     pub(crate) failures: BTreeMap<String, u64>,
     /// The longest time in which no write at all, and in which no write to a key that the fault hit, was answered.
@@ -95,7 +113,8 @@ impl Workload {
             keys,
             done: Mutex::default(),
         };
-        let mut load = Self { shared: Arc::new(shared), clients: JoinSet::new() };
+        let mut load =
+            Self { entry: entry.clone(), shared: Arc::new(shared), first_write: None, clients: JoinSet::new() };
         for client in 0..CLIENTS {
             load.clients.spawn(load.shared.clone().work(client, entry.clone()));
         }
@@ -110,11 +129,6 @@ impl Workload {
         }
     }
 
-    /// Microseconds since the beginning.
-    pub(crate) fn now(&self) -> u64 {
-        self.shared.now()
-    }
-
     /// Waits until so many more writes are answered.
     pub(crate) async fn progress(&self, writes: u64) {
         let goal = self.shared.acknowledged.load(Ordering::Relaxed) + writes;
@@ -125,17 +139,26 @@ impl Workload {
         .await;
     }
 
-    /// Waits until one of these keys was written that was not yet asked for at `struck`; returns how long that took.
-    pub(crate) async fn written_again(&self, keys: &[String], struck: u64) -> Duration {
-        eventually("a key that was hit is written again", async || {
-            let done = self.shared.done.lock().unwrap();
-            let written =
-                done.history.iter().filter(|operation| operation.invoked >= struck && keys.contains(&operation.key));
-            let written = written.filter(|operation| matches!(operation.outcome, Outcome::Written(_)));
-            let first = written.map(|operation| operation.returned).min().ok_or("not yet")?;
-            Ok(Duration::from_micros(first - struck))
-        })
-        .await
+    /// Writes these keys, each by a client of its own, until one of these writes is answered; returns how long that took.
+    /// The other clients may all wait for what was lost with the fault.
+    pub(crate) async fn written_again(&mut self, keys: &[String]) -> Duration {
+        let struck = self.shared.now();
+        let mut keys = keys.iter().cycle();
+        let probe = async {
+            loop {
+                let (shared, entry, key) = (self.shared.clone(), self.entry.clone(), keys.next().cloned().unwrap());
+                self.clients.spawn(async move {
+                    shared.perform(PROBER, &entry, key, PUT).await;
+                });
+                let done = self.shared.done.lock().unwrap().first_write(struck);
+                match done {
+                    Some(returned) => return Duration::from_micros(returned - struck),
+                    None => tokio::time::sleep(PROBE_EVERY).await,
+                }
+            }
+        };
+        let first = tokio::time::timeout(PATIENCE, probe).await;
+        *self.first_write.insert(first.unwrap_or_else(|_| panic!("no write was answered for {PATIENCE:?}")))
     }
 
     /// Ends the clients, reads every key through the master, and fails unless a linearizable register could have told all
@@ -145,7 +168,7 @@ impl Workload {
         while let Some(ended) = self.clients.join_next().await {
             ended.unwrap();
         }
-        let entry = Entry::Master(cluster.client.clone(), cluster.url.clone());
+        let entry = cluster.by_master();
         for key in &self.shared.keys {
             eventually(key, async || match self.shared.perform(JUDGE, &entry, key.clone(), Kind::Get).await {
                 Outcome::Read { .. } | Outcome::Absent(_) => Ok(()),
@@ -160,6 +183,7 @@ impl Workload {
             operations: done.history.len(),
             acknowledged_writes: self.shared.acknowledged.load(Ordering::Relaxed),
             unknown_writes: done.history.iter().filter(|operation| operation.is_doubtful()).count(),
+            first_write_seconds: self.first_write.map(|time| time.as_secs_f64()),
             longest_pause_seconds: longest_pause(done.history.iter()),
             longest_pause_of_hit_seconds: longest_pause(done.history.iter().filter(|o| hit.contains(&o.key))),
             failures: done.failures,
@@ -185,7 +209,7 @@ impl Shared {
             let kind = match random.random_range(0..100) {
                 _ if client >= READERS => Kind::Get,
                 0..40 => Kind::Get,
-                40..90 => Kind::Put(Condition::Always),
+                40..90 => PUT,
                 _ => Kind::Delete(Condition::Always),
             };
             self.perform(client, &entry, key, kind).await;
