@@ -20,10 +20,10 @@ pub struct Config {
     /// Address that masters and other nodes reach the node at; without it, listen_addr with a port 1000 higher
     #[arg(long)]
     pub peer_listen_addr: Option<SocketAddr>,
-    /// URL that clients are told to reach the node at; without it, http:// and listen_addr, with this machine's host name in place of 0.0.0.0 or [::]
+    /// URL that clients are told to reach the node at; without it, http:// and listen_addr, with this machine's host name in place of 0.0.0.0 or ::
     #[arg(long, value_parser = parse_url)]
     pub advertise_url: Option<String>,
-    /// host:port that peers are told to reach the node at; without it, peer_listen_addr, with the host of advertise_url in place of 0.0.0.0 or [::]
+    /// host:port that peers are told to reach the node at; without it, peer_listen_addr, with the host of advertise_url in place of 0.0.0.0 or ::
     #[arg(long)]
     pub advertise_peer_addr: Option<String>,
     /// URLs of the masters, separated by commas
