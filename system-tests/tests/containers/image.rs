@@ -39,9 +39,7 @@ async fn prometheus_can_read_what_both_servers_expose() {
     let (master, node) = (scrape(&cluster, &cluster.master).await, scrape(&cluster, &cluster.nodes[0]).await);
     for scrape in [&master, &node] {
         assert!(value(scrape, "cairn_ring_epoch", &[]) >= 1.0);
-        let is_put = |sample: &&prometheus_parse::Sample| {
-            sample.labels.get("operation").is_some_and(|name| name.starts_with("put"))
-        };
+        let is_put = |sample: &&prometheus_parse::Sample| sample.labels.get("operation") == Some("put_key");
         let durations = scrape.samples.iter().filter(|sample| sample.metric == "cairn_operation_duration_seconds");
         let put = durations.clone().find(is_put).unwrap_or_else(|| panic!("{:?}", durations.collect::<Vec<_>>()));
         let Value::Histogram(buckets) = &put.value else { panic!("{put:?}") };
