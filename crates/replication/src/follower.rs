@@ -2,9 +2,12 @@
 
 use std::{fmt::Debug, hash::Hash};
 
+use cairn_api_spec::Version;
+
 use crate::{
     entry::Member,
-    replica::{Collected, Effect, Header, Refusal, Replica, Role, Write},
+    interface::{Collected, Effect, Header, Refusal, Role, Write},
+    replica::Replica,
 };
 
 impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
@@ -58,8 +61,9 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
 
     /// Whether to do what a primary says.
     fn follow(&mut self, header: &Header<N>, out: &mut Vec<Effect<N, D>>) -> Result<(), Refusal> {
-        // A primary sends to those only that it knows to be in sync, or that have asked to learn.
-        if header.session != self.me.session {
+        // A primary sends to those only that it knows to be in sync, or that have asked to learn. And an entry that is not
+        // followed has no primary.
+        if header.session != self.me.session || header.epoch > Version::MAX_EPOCH {
             return Err(Refusal::NotHolder);
         }
         if self.role == Role::Idle {
@@ -78,6 +82,10 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
             }
         } else if header.epoch < self.since || (!same_primary && (known || header.epoch < self.fence)) {
             return Err(Refusal::Stale(self.fence));
+        }
+        // What was promised before stays promised, and a former primary has heard that it is none any more.
+        if self.lost.is_some() {
+            return Err(Refusal::Failed);
         }
         self.set_stable(header.stable);
         Ok(())

@@ -9,7 +9,8 @@ use cairn_api_spec::Version;
 
 use crate::{
     entry::Member,
-    replica::{Effect, Peer, Refusal, Replica},
+    interface::{Effect, Refusal},
+    replica::{Peer, Replica},
 };
 
 /// As many peers as a set of acknowledgements has bits.
@@ -34,8 +35,10 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
                 return Err(Refusal::NotHolder);
             }
             self.peers.push(Peer::new(learner.clone(), slot, false));
-            // They are in the copy. This may be an old request that comes late: what was sent since is owed.
-            self.unstable.iter_mut().for_each(|unstable| unstable.acks |= 1 << slot);
+            // They are in the copy, but for those that the disk has refused. This may be an old request that comes late:
+            // what was sent since is owed.
+            let in_copy = self.unstable.iter_mut().filter(|unstable| !unstable.failed);
+            in_copy.for_each(|unstable| unstable.acks |= 1 << slot);
         }
         self.activations += 1;
         let activation = self.me.session << 32 | self.activations;
@@ -70,7 +73,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
 
     /// Whether every in-sync replica has every write up to a version, committed or not.
     pub(crate) fn is_on_replicas(&self, version: Version) -> bool {
-        let in_sync = self.mask(|peer| peer.in_sync);
+        let in_sync = self.in_sync();
         let mut older = self.unstable.iter().take_while(|unstable| unstable.write.version <= version);
         older.all(|unstable| unstable.acks & in_sync == in_sync)
     }

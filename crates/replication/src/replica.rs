@@ -1,183 +1,24 @@
-//! The state of one partition's replica, and how a new entry changes it.
+//! The state of one partition's replica.
 
 use std::{collections::VecDeque, fmt::Debug, hash::Hash};
 
 use cairn_api_spec::Version;
 
-use crate::entry::{Change, Entry, Member, Place};
-
-/// The rules and times of the protocol; times in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// Copies, the primary's included, that must have a write before it is acknowledged; `None`: every in-sync one.
-    pub write_quorum: Option<usize>,
-    /// With fewer in-sync copies no write is taken.
-    pub min_in_sync: usize,
-    /// How long a primary counts on a lease, from the moment when it asked for it.
-    pub lease: u64,
-    /// How long a replica keeps its promise, from the moment when it gave it: longer than `lease`, by more than clocks
-    /// may drift apart meanwhile.
-    pub promise: u64,
-    /// How often leases are renewed.
-    pub renew: u64,
-    /// When what was not answered is sent or asked again.
-    pub retry: u64,
-    /// A peer that owes an answer for so long is given up: shorter than `lease` by more than `renew`.
-    pub late: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { write_quorum: None, min_in_sync: 1, lease: 3_000, promise: 4_000, renew: 500, retry: 300, late: 1_500 }
-    }
-}
-
-/// What this replica is to the partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Nothing.
-    Idle,
-    /// It is being brought up to date.
-    Learner,
-    /// It holds every acknowledged write.
-    Replica,
-    /// It is to be the primary, and its data are not there yet.
-    Preparing,
-    /// It is to be the primary, and asks the others for writes that may not be everywhere.
-    Collecting,
-    /// It is to be the primary, and brings those writes everywhere.
-    Syncing,
-    /// It is the primary, and cannot store writes: another one must be.
-    Failing,
-    /// It is the primary.
-    Serving,
-    /// It is the primary, answers reads, and takes no writes, so that another one can be.
-    HandingOver,
-}
-
-impl Role {
-    /// Whether the map makes it the primary.
-    pub fn leads(self) -> bool {
-        self >= Self::Preparing
-    }
-
-    /// Whether it answers reads, as long as it has its leases.
-    pub fn reads(self) -> bool {
-        self >= Self::Serving
-    }
-}
-
-/// What the caller must do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect<N, D> {
-    /// Send a write to a peer; tell [`Replica::acknowledge`] or [`Replica::refused`] what it answers.
-    Append {
-        /// The peer.
-        to: Member<N>,
-        /// What to send with it.
-        header: Header<N>,
-        /// The write.
-        write: Write<D>,
-    },
-    /// Ask a peer for a lease; tell [`Replica::granted`] when it gives it.
-    Renew {
-        /// The peer.
-        to: Member<N>,
-        /// What to send.
-        header: Header<N>,
-        /// The time to give back.
-        sent_at: u64,
-    },
-    /// Ask a peer, or a former primary, for its unstable writes; tell [`Replica::collected`] what it answers, or
-    /// [`Replica::no_holder`] when it is [`Refusal::NotHolder`].
-    Collect {
-        /// The peer.
-        to: Member<N>,
-        /// What to send.
-        header: Header<N>,
-        /// The time to give back.
-        sent_at: u64,
-    },
-    /// Store a write that may be missing here; tell [`Replica::persisted`].
-    Persist(Write<D>),
-    /// The write is committed: it may be seen and answered. Comes in the order of versions.
-    Committed(Write<D>),
-    /// Of the writes that were proposed here and are not committed, nobody knows what becomes.
-    Abandoned,
-    /// Ask the metadata store for a change of the entry with this epoch; a new entry is the answer.
-    Ask {
-        /// The epoch that the entry must still have.
-        epoch: u64,
-        /// What to change.
-        change: Change<N>,
-    },
-}
-
-/// What stands on every message of a primary.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Header<N> {
-    /// The primary.
-    pub primary: Member<N>,
-    /// The session of the receiver that it is meant for.
-    pub session: u64,
-    /// The epoch of the primary's entry.
-    pub epoch: u64,
-    /// Every write up to this version is on every in-sync replica.
-    pub stable: Version,
-}
-
-/// A write and its version.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Write<D> {
-    /// The version.
-    pub version: Version,
-    /// What the caller keeps of it.
-    pub data: D,
-}
-
-/// Why no write is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotServing {
-    /// This replica is not, or not yet, or not any more the primary that takes writes.
-    Role(Role),
-    /// Too few copies are in sync.
-    BelowMinInSync {
-        /// How many are.
-        in_sync: usize,
-        /// How many must be.
-        required: usize,
-    },
-}
-
-/// Why a peer's message is not followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// A later epoch is known here.
-    Stale(u64),
-    /// It was meant for another process of this node, or this node is no holder: and it does not lead at an earlier epoch.
-    NotHolder,
-}
-
-/// What a replica tells a new primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collected<D> {
-    /// The writes above `stable`.
-    pub writes: Vec<Write<D>>,
-    /// Every write up to this version is on every in-sync replica.
-    pub stable: Version,
-    /// The highest version heard of.
-    pub last: Version,
-}
+use crate::{
+    entry::{Entry, Member},
+    interface::{Header, Role, Settings, Write},
+};
 
 /// A write that is not known to be on every in-sync replica.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Unstable<D> {
     pub(crate) write: Write<D>,
-    /// When it was proposed, or last sent.
+    /// Since when this process has it, or brings it everywhere as the new primary.
     pub(crate) since: u64,
     /// It need not be on this disk before it is acknowledged.
     pub(crate) ahead: bool,
     pub(crate) persisted: bool,
+    /// The disk has refused it, and was not asked again.
     pub(crate) failed: bool,
     /// The slots of the peers that have it.
     pub(crate) acks: u32,
@@ -201,10 +42,22 @@ pub(crate) struct Peer<N> {
     pub(crate) lease_until: u64,
     pub(crate) renew_at: u64,
     pub(crate) resend_at: u64,
+    pub(crate) resent: Resent,
     /// It refused to store a write, or its process has ended.
     pub(crate) failed: bool,
     /// Since when it owes an answer to [`Effect::Collect`].
     pub(crate) collecting_since: Option<u64>,
+}
+
+/// What was sent to a peer again last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Resent {
+    /// How many writes.
+    pub(crate) count: usize,
+    /// The newest of them.
+    pub(crate) up_to: Version,
+    /// How often in succession none of them was answered.
+    pub(crate) in_vain: u32,
 }
 
 /// See the [crate].
@@ -232,6 +85,10 @@ pub struct Replica<N, D> {
     /// To whom this replica has promised not to take the primary's place, and until when. What one of them says later
     /// does not end what was promised to another.
     pub(crate) promises: Vec<(Member<N>, u64)>,
+    /// The oldest of the writes that this copy has acknowledged and lost.
+    pub(crate) lost: Option<Version>,
+    /// When writes that the disk has refused may be stored again.
+    pub(crate) persist_at: u64,
     /// When the store may be asked again.
     pub(crate) ask_at: u64,
     /// When a former primary that is no peer may be asked again whether it knows that it is none any more.
@@ -255,6 +112,8 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
             peers: Vec::new(),
             activations: 0,
             promises: Vec::new(),
+            lost: None,
+            persist_at: 0,
             ask_at: 0,
             confirm_at: 0,
         }
@@ -306,89 +165,18 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.last = self.last.max(version);
     }
 
+    /// The oldest of the writes that this copy has acknowledged and lost, until it copies anew or goes on as the last one.
+    pub fn lost_write(&self) -> Option<Version> {
+        self.lost
+    }
+
     /// How many writes may not be everywhere, and since when the oldest waits.
     pub fn lag(&self) -> (usize, Option<u64>) {
         (self.unstable.len(), self.unstable.front().map(|first| first.since))
     }
 
-    /// Takes over an entry. Returns whether it is news.
-    pub fn configure(&mut self, entry: Entry<N>, now: u64, out: &mut Vec<Effect<N, D>>) -> bool {
-        if entry.epoch <= self.entry.epoch || entry.epoch < self.fence {
-            return false;
-        }
-        self.fence = entry.epoch;
-        self.ask_at = 0;
-        let before = std::mem::replace(&mut self.entry, entry);
-        let skipped = self.entry.epoch > before.epoch + 1;
-        match self.entry.place(&self.me) {
-            // Meanwhile the successor may have been the primary.
-            Place::Primary
-                if self.role.leads() && !(skipped && self.role == Role::HandingOver) && self.knows_in_sync() =>
-            {
-                self.keep_leading(skipped, now, out);
-            }
-            Place::Primary => {
-                self.stop_leading(out);
-                self.role = Role::Preparing;
-            }
-            Place::InSync => {
-                self.stop_leading(out);
-                if self.role == Role::Learner {
-                    // The primary that it learned from served after this process began, so none before that one does:
-                    // what the node's former process promised is over.
-                    let me = &self.me.node;
-                    self.promises.retain(|(to, _)| to.node != *me);
-                }
-                self.role = Role::Replica;
-            }
-            Place::Learner => {
-                self.stop_leading(out);
-                // What a learner was sent counts only together with what it copied from the same primary.
-                if self.role != Role::Learner || before.primary_process() != self.entry.primary_process() {
-                    self.forget();
-                }
-                self.role = Role::Learner;
-            }
-            Place::None => {
-                self.stop_leading(out);
-                self.forget();
-                self.role = Role::Idle;
-            }
-        }
-        true
-    }
-
-    /// A later process of the node has been heard of: nothing need be kept of what was promised to `ended` and to those
-    /// before it, and none of them acknowledges anything any more.
-    pub fn session_ended(&mut self, ended: &Member<N>, now: u64, out: &mut Vec<Effect<N, D>>) {
-        let has_ended = |process: &Member<N>| process.node == ended.node && process.session <= ended.session;
-        self.promises.retain(|(to, _)| !has_ended(to));
-        self.peers.iter_mut().filter(|peer| has_ended(&peer.member)).for_each(|peer| peer.failed = true);
-        self.end_takeover(now, out);
-        self.look_after_peers(now, out);
-    }
-
-    /// Whether every other in-sync process gets the writes of this one already.
-    fn knows_in_sync(&self) -> bool {
-        self.role == Role::Preparing
-            || self.entry.in_sync.iter().all(|m| *m == self.me || self.peers.iter().any(|peer| peer.member == *m))
-    }
-
     pub(crate) fn header(&self, to: &Member<N>) -> Header<N> {
         Header { primary: self.me.clone(), session: to.session, epoch: self.entry.epoch, stable: self.stable }
-    }
-
-    pub(crate) fn stop_leading(&mut self, out: &mut Vec<Effect<N, D>>) {
-        if self.role.leads() {
-            out.push(Effect::Abandoned);
-        }
-        self.peers.clear();
-    }
-
-    fn forget(&mut self) {
-        self.since = self.entry.epoch;
-        self.unstable.clear();
-        self.stable = Version::NONE;
     }
 
     /// Adds a write, unless it is there or known to be everywhere.

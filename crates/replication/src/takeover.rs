@@ -5,7 +5,8 @@ use std::{fmt::Debug, hash::Hash};
 
 use crate::{
     entry::Member,
-    replica::{Collected, Effect, Peer, Replica, Role},
+    interface::{Collected, Effect, Role},
+    replica::{Peer, Replica},
 };
 
 impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
@@ -89,9 +90,12 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
     pub(crate) fn end_takeover(&mut self, now: u64, out: &mut Vec<Effect<N, D>>) {
         let promised = self.promises.iter().any(|(_, until)| now < *until);
         let waits = self.peers.iter().any(|peer| peer.collecting_since.is_some());
-        if self.role != Role::Collecting || promised || waits {
+        // One that has lost writes leaves the place to another copy, as long as there is one.
+        let steps_down = self.lost.is_some() && self.in_sync() != 0;
+        if self.role != Role::Collecting || promised || waits || steps_down {
             return;
         }
+        self.admit_loss(out);
         self.promises.clear();
         self.role = Role::Syncing;
         self.committed = self.stable;
@@ -112,7 +116,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         if self.role == Role::Syncing && synced {
             self.role = Role::Serving;
             self.look_at_successor();
-            // Whatever is here, from earlier sessions too, is settled now.
+            // Whatever is here, from earlier sessions too, is committed now.
             self.committed = self.last;
             if self.unstable.is_empty() {
                 self.stable = self.last;

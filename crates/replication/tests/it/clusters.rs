@@ -13,7 +13,7 @@ use crate::{
 /// So many nodes, the first of them in sync. One tick is one lease: the comparisons are strict, so more ticks to a lease
 /// would only make more states. What is sent is never lost but may take for ever, so nothing need be sent again.
 fn cluster(nodes: Node, in_sync: Node, writes: usize, bounds: Bounds) -> Cluster {
-    let settings = Settings { write_quorum: None, min_in_sync: 1, lease: 1, promise: 1, renew: 1, retry: 100, late: 1 };
+    let settings = Settings { lease: 1, promise: 1, renew: 1, retry: 100, late: 1, ..Settings::default() };
     Cluster {
         nodes,
         in_sync,
@@ -174,5 +174,15 @@ pub(crate) fn disk_failure() -> Cluster {
     model.slow_disk = true;
     model.allows = |step| matches!(step, Step::Promote { alone: true, .. } | Step::AddLearner(_));
     model.goals.push(Goal::AnotherNodeServes);
+    model
+}
+
+/// A disk refuses a write that was acknowledged before, and one of the two seems gone.
+pub(crate) fn memory_and_disk_failure() -> Cluster {
+    let mut model = cluster(2, 2, 1, Bounds { ticks: 1, epoch: 3, disk_failures: 1, ..Bounds::default() });
+    (model.slow_disk, model.ahead) = (true, true);
+    model.rules.settings.patience = 1;
+    model.allows = |step| matches!(step, Step::Promote { to: 1, alone: false });
+    model.goals.extend([Goal::AnotherNodeServes, Goal::LossIsTold, Goal::FirstServesAgain]);
     model
 }

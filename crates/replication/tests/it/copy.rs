@@ -37,6 +37,7 @@ impl Host {
         self.attempts += 1;
         // What the primary does not have must not be here.
         self.queue.clear();
+        self.refused.clear();
         if !self.has(Bug::FormerRowsKept) {
             self.disk.clear();
         }

@@ -116,3 +116,8 @@ fn a_disk_is_lost() {
 fn a_disk_refuses_a_write() {
     explore("disk failure", clusters::disk_failure());
 }
+
+#[test]
+fn a_copy_that_has_lost_a_write_says_so() {
+    explore("memory and disk failure", clusters::memory_and_disk_failure());
+}

@@ -14,6 +14,7 @@ pub(crate) enum Goal {
     LearnerInSync,
     RestartedServes,
     FirstServesAgain,
+    LossIsTold,
 }
 
 impl Goal {
@@ -35,6 +36,9 @@ impl Goal {
             }),
             Self::RestartedServes => Property::sometimes("a restarted copy serves", |_, state: &State| {
                 state.hosts.iter().any(|host| host.me.session > 1 && host.replica.check_serving().is_ok())
+            }),
+            Self::LossIsTold => Property::sometimes("a loss is told", |_, state: &State| {
+                state.history.iter().any(|operation| operation.acknowledged && operation.lost)
             }),
             Self::FirstServesAgain => Property::sometimes("the first primary serves again", |_, state: &State| {
                 state.hosts[0].replica.check_serving().is_ok() && state.hosts[1].replica.fence() > 2

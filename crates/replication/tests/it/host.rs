@@ -34,6 +34,10 @@ pub(crate) struct Host {
     pub(crate) replica: Replica<Node, Row>,
     pub(crate) disk: BTreeMap<Key, Write<Row>>,
     pub(crate) queue: VecDeque<Job>,
+    /// The disk takes nothing into its queue.
+    pub(crate) is_refusing: bool,
+    /// Own writes that the disk has refused, and that stay what they were.
+    pub(crate) refused: Vec<Write<Row>>,
     /// What a primary shows: the newest committed write of each key.
     pub(crate) visible: Option<BTreeMap<Key, Write<Row>>>,
     /// Writes whose clients wait.
@@ -62,6 +66,8 @@ impl Host {
             me,
             disk: BTreeMap::new(),
             queue: VecDeque::new(),
+            is_refusing: false,
+            refused: Vec::new(),
             visible: None,
             waiting: Vec::new(),
             copying: None,
@@ -83,6 +89,7 @@ impl Host {
             self.replica.observe(newest);
         }
         self.queue.clear();
+        self.refused.clear();
         self.visible = None;
         self.waiting.clear();
         self.copying = None;
@@ -114,6 +121,13 @@ impl Host {
         rows
     }
 
+    /// The same with writes that the disk has refused, and that the state machine still has.
+    pub(crate) fn rows_and_refused(&self) -> BTreeMap<Key, Write<Row>> {
+        let mut rows = self.rows();
+        self.refused.iter().for_each(|write| store(&mut rows, write));
+        rows
+    }
+
     /// The newest row of each key that is not pending: on the disk, or acknowledged before it is there.
     fn settled_rows(&self) -> BTreeMap<Key, Write<Row>> {
         let mut rows = self.disk.clone();
@@ -127,14 +141,15 @@ impl Host {
         rows
     }
 
-    /// The newest version of a key, pending ones included.
+    /// The newest version of a key, pending ones included, and those that the disk has refused.
     pub(crate) fn newest(&self, key: Key) -> Version {
         let queued = |job: &Job| match job {
             Job::Own(write) | Job::Replicated { write, .. } if write.data.key == key => Some(write.version),
             _ => None,
         };
-        let stored = self.disk.get(&key).map(|write| write.version);
-        self.queue.iter().filter_map(queued).chain(stored).max().unwrap_or_default()
+        let refused = self.refused.iter().filter(|write| write.data.key == key);
+        let known = self.disk.get(&key).into_iter().chain(refused).map(|write| write.version);
+        self.queue.iter().filter_map(queued).chain(known).max().unwrap_or_default()
     }
 
     /// Whether a read that looks now may be answered.
@@ -147,8 +162,14 @@ impl Host {
         let newest = self.newest(row.key);
         let mut effects = Vec::new();
         let version = self.replica.propose(newest, row.ahead, now, &mut effects, |_| row).ok()?;
+        let write = Write { version, data: row };
+        if !self.is_refusing {
+            self.queue.push_back(Job::Own(write));
+        } else if self.own_failed(write, &mut effects) {
+            self.absorb(effects, now, out);
+            return None;
+        }
         self.waiting.push(version);
-        self.queue.push_back(Job::Own(Write { version, data: row }));
         self.absorb(effects, now, out);
         Some((newest, version))
     }
@@ -163,6 +184,7 @@ impl Host {
             if !is_held {
                 self.disk.clear();
                 self.queue.clear();
+                self.refused.clear();
             }
             self.copy_from_primary(now, out);
         }
@@ -193,7 +215,7 @@ impl Host {
 
     /// Does what the state machine wants.
     pub(crate) fn absorb(&mut self, mut effects: Vec<Effect<Node, Row>>, now: u64, out: &mut Out) {
-        let mut forged = Vec::new();
+        let (mut forged, mut committed) = (Vec::new(), Vec::new());
         for effect in effects.drain(..) {
             match effect {
                 Effect::Append { to, write, .. } if self.has(Bug::LearnerNotAwaited) && self.is_learner(&to) => {
@@ -206,9 +228,11 @@ impl Host {
                 Effect::Append { to, header, write } => self.send(to, Message::Append { header, write }, out),
                 Effect::Renew { to, header, sent_at } => self.send(to, Message::Renew { header, sent_at }, out),
                 Effect::Collect { to, header, sent_at } => self.send(to, Message::Collect { header, sent_at }, out),
+                Effect::Persist(write) if self.is_refusing => drop(self.own_failed(write, &mut forged)),
                 Effect::Persist(write) => self.queue.push_back(Job::Own(write)),
                 Effect::Committed(write) => {
                     self.visible.iter_mut().for_each(|visible| store(visible, &write));
+                    committed.push(write.clone());
                     if let Some(index) = self.waiting.iter().position(|version| *version == write.version) {
                         out.acknowledged.push(self.waiting.remove(index));
                     }
@@ -217,6 +241,8 @@ impl Host {
                     self.waiting.clear();
                     self.visible = None;
                 }
+                Effect::Lost(_) => out.lost = true,
+                Effect::EpochTooHigh(_) => {}
                 Effect::Ask { epoch, change } => out.asked.push(Request { from: self.me.clone(), epoch, change }),
             }
         }
@@ -226,7 +252,9 @@ impl Host {
         if !self.replica.role().reads() {
             self.visible = None;
         } else if self.visible.is_none() {
-            self.visible = Some(self.settled_rows());
+            let mut visible = self.settled_rows();
+            committed.iter().for_each(|write| store(&mut visible, write));
+            self.visible = Some(visible);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What a node does with messages, and with the answers of its disk.
 
-use cairn_replication::{Collected, Refusal, Write};
+use cairn_replication::{Collected, Effect, Refusal, Write};
 
 use crate::{
     host::{Host, Job, store},
-    message::{Envelope, Message, Out, Process, Row},
+    message::{Envelope, Message, Node, Out, Process, Row},
     planted::Bug,
 };
 
@@ -16,6 +16,7 @@ impl Host {
             None => {}
             Some(Job::Own(write)) => {
                 store(&mut self.disk, &write);
+                self.refused.retain(|refused| refused.version != write.version);
                 self.replica.persisted(write.version, &mut effects);
                 // Nobody waits for a write that was abandoned, but who looks at the disk finds it.
                 let is_settled = write.version <= self.replica.committed();
@@ -44,15 +45,16 @@ impl Host {
         let mut effects = Vec::new();
         match self.queue.pop_front() {
             Some(Job::Own(write)) => {
-                let is_as_if_never_made = self.replica.persist_failed(write.version, &mut effects);
-                let index = self.waiting.iter().position(|version| *version == write.version);
+                let version = write.version;
+                let is_as_if_never_made = self.own_failed(write, &mut effects);
+                let index = self.waiting.iter().position(|waiting| *waiting == version);
                 if let Some(index) = index.filter(|_| is_as_if_never_made) {
                     out.undone.push(self.waiting.remove(index));
                 }
             }
-            Some(Job::Replicated { primary, .. }) => {
-                self.send(primary, Message::AppendRefused { failed: true }, out);
-            }
+            Some(Job::Replicated { acknowledged: true, .. }) if self.has(Bug::LossNotTold) => {}
+            Some(Job::Replicated { write, acknowledged: true, .. }) => self.replica.lost(write.version, &mut effects),
+            Some(Job::Replicated { primary, .. }) => self.send(primary, Message::Refused { failed: true }, out),
             Some(Job::Page { attempt, activation, .. }) => self.copy_refused(attempt, activation, true, now),
             Some(Job::Snapshot { learner, attempt, activation }) => {
                 self.refuse_copy(&learner, attempt, activation, out);
@@ -60,6 +62,17 @@ impl Host {
             None => {}
         }
         self.absorb(effects, now, out);
+    }
+
+    /// The disk has refused an own write. Returns whether it is as if it had never been.
+    pub(crate) fn own_failed(&mut self, write: Write<Row>, effects: &mut Vec<Effect<Node, Row>>) -> bool {
+        let is_as_if_never_made = self.replica.persist_failed(write.version, effects);
+        if self.has(Bug::RefusedWriteForgotten) {
+            self.visible.iter_mut().for_each(|visible| visible.retain(|_, shown| shown.version != write.version));
+        } else if write.data.ahead && !is_as_if_never_made {
+            self.refused.push(write);
+        }
+        is_as_if_never_made
     }
 
     pub(crate) fn deliver(&mut self, envelope: &Envelope, now: u64, out: &mut Out) {
@@ -73,20 +86,20 @@ impl Host {
                 Ok(true) => self.take_write(from, write, out),
                 Ok(false) => self.send(from.clone(), Message::Appended { version: write.version }, out),
                 Err(_) if self.has(Bug::RefusedWritesStored) => self.take_write(from, write, out),
-                Err(_) => self.send(from.clone(), Message::AppendRefused { failed: false }, out),
+                Err(refusal) => self.refuse(from, refusal, out),
             },
             Message::Appended { version } => self.replica.acknowledge(from, *version, &mut effects),
-            Message::AppendRefused { failed } => self.replica.refused(from, *failed, now, &mut effects),
-            Message::Renew { header, sent_at } => {
-                if self.replica.renew(header, now, &mut effects).is_ok() {
-                    self.send(from.clone(), Message::Renewed { sent_at: *sent_at }, out);
-                }
-            }
+            Message::Refused { failed } => self.replica.refused(from, *failed, now, &mut effects),
+            Message::Renew { header, sent_at } => match self.replica.renew(header, now, &mut effects) {
+                Ok(()) => self.send(from.clone(), Message::Renewed { sent_at: *sent_at }, out),
+                Err(Refusal::Failed) => self.refuse(from, Refusal::Failed, out),
+                Err(_) => {}
+            },
             Message::Renewed { sent_at } => self.replica.granted(from, *sent_at),
             Message::Collect { header, sent_at } => {
                 let answer = match self.replica.collect(header, now, &mut effects) {
                     Ok(collected) => Message::collected(header.epoch, *sent_at, collected),
-                    Err(Refusal::NotHolder) => Message::NoHolder,
+                    Err(Refusal::NotHolder | Refusal::Failed) => Message::NoHolder,
                     Err(Refusal::Stale(_)) => return self.absorb(effects, now, out),
                 };
                 out.sent.push(Envelope { from: envelope.to.clone(), to: from.clone(), message: answer });
@@ -119,7 +132,14 @@ impl Host {
         self.absorb(effects, now, out);
     }
 
+    fn refuse(&self, primary: &Process, refusal: Refusal, out: &mut Out) {
+        self.send(primary.clone(), Message::Refused { failed: refusal == Refusal::Failed }, out);
+    }
+
     fn take_write(&mut self, from: &Process, write: &Write<Row>, out: &mut Out) {
+        if self.is_refusing {
+            return self.send(from.clone(), Message::Refused { failed: true }, out);
+        }
         let acknowledged = write.data.ahead || self.has(Bug::AcknowledgedBeforeTheDisk);
         if acknowledged {
             self.send(from.clone(), Message::Appended { version: write.version }, out);

@@ -38,7 +38,8 @@ pub(crate) enum Message {
     Appended {
         version: Version,
     },
-    AppendRefused {
+    /// A write or a lease is refused.
+    Refused {
         failed: bool,
     },
     Renew {
@@ -125,4 +126,6 @@ pub(crate) struct Out {
     pub(crate) acknowledged: Vec<Version>,
     /// Writes whose clients learn that nothing has happened.
     pub(crate) undone: Vec<Version>,
+    /// The last copy goes on without writes that it had acknowledged.
+    pub(crate) lost: bool,
 }

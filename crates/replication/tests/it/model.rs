@@ -136,6 +136,7 @@ impl Model for Cluster {
             Property::always("reads never go back", |_, state: &State| state.reads_never_go_back()),
             Property::always("conditions held", |_, state: &State| state.conditions_held()),
             Property::always("what was undone is gone", |_, state: &State| state.what_was_undone_is_gone()),
+            Property::always("only the last copy loses anything", |_, state: &State| !state.lost_in_vain),
             Property::always("replicas are equal", |_, state: &State| state.replicas_are_equal()),
         ];
         if self.rules.settings.write_quorum.is_none() {
@@ -168,6 +169,7 @@ impl Cluster {
             requests: Vec::new(),
             used: Used::default(),
             history: Vec::new(),
+            lost_in_vain: false,
         };
         (0..self.nodes).rev().for_each(|node| state.at(node, |host, now, out| host.configure(&entry, now, out)));
         self.calm_down(&mut state);
@@ -253,7 +255,7 @@ impl Cluster {
             let (expected, version) = host.write(row, now, out)?;
             Some((expected, version, out.acknowledged.contains(&version)))
         })?;
-        state.history.push(Operation { key, expected, version, acknowledged, seen: false, undone: false });
+        state.history.push(Operation { key, expected, version, acknowledged, ..Operation::default() });
         Some(())
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Bug {
     WipedSessionUsedAgain,
     FormerSessionsForgotten,
     StaleCopyResumed,
+    LossNotTold,
+    RefusedWriteForgotten,
 }
 
 fn find(name: &str, cluster: Cluster) {
@@ -138,4 +140,23 @@ fn a_stale_copy_that_is_resumed_is_found() {
 #[test]
 fn rows_of_a_restarted_copy_that_are_dropped_are_found() {
     find("a restarted copy drops its rows", with(Bug::FormerSessionsForgotten, clusters::restart()));
+}
+
+#[test]
+fn a_loss_that_is_not_told_is_found() {
+    find("a loss is not told", with(Bug::LossNotTold, clusters::memory_and_disk_failure()));
+}
+
+#[test]
+fn a_refused_write_that_is_forgotten_is_found() {
+    let cluster = clusters::memory_and_disk_failure();
+    find("a refused write is forgotten", with(Bug::RefusedWriteForgotten, cluster));
+}
+
+#[test]
+fn a_copy_of_a_quorum_that_leaves_with_the_only_write_is_found() {
+    let mut model = clusters::quorum();
+    model.bounds.epoch += 2;
+    model.allows = |step| matches!(step, Step::Promote { to: 1, alone: false } | Step::Remove(2));
+    find("a copy of a quorum leaves while another one lacks a write", model);
 }

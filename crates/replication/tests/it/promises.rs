@@ -11,7 +11,7 @@ use crate::{
 impl State {
     /// The newest version of a key that a client knows of.
     fn floor(&self, key: Key) -> Version {
-        let seen = self.history.iter().filter(|operation| operation.seen && operation.key == key);
+        let seen = self.history.iter().filter(|operation| operation.seen && !operation.lost && operation.key == key);
         seen.map(|operation| operation.version).max().unwrap_or_default()
     }
 
@@ -33,7 +33,8 @@ impl State {
     pub(crate) fn conditions_held(&self) -> bool {
         self.history.iter().filter(|write| write.seen).all(|write| {
             let between = |other: &&Operation| {
-                other.key == write.key && other.version > write.expected && other.version < write.version
+                let is_between = other.version > write.expected && other.version < write.version;
+                other.key == write.key && is_between && !other.lost
             };
             !self.history.iter().filter(|other| other.seen).any(|other| between(&other))
         })
@@ -48,16 +49,18 @@ impl State {
         self.nodes[usize::from(member.node)].data_since <= member.session
     }
 
-    /// What a client has seen is on the disk of every in-sync replica; with `ahead`, or on its way there.
+    /// What a client has seen is on the disk of every in-sync replica; with `ahead`, or on its way there, or to be
+    /// stored again. One that has lost a write says so.
     pub(crate) fn in_sync_copies_are_complete(&self, ahead: bool) -> bool {
         self.entry().in_sync.iter().filter(|member| self.has_data(member)).all(|member| {
             let host = &self.hosts[usize::from(member.node)];
-            let rows = if ahead { host.rows() } else { host.disk.clone() };
-            self.keys().all(|key| rows.get(&key).map_or(Version::NONE, |row| row.version) >= self.floor(key))
+            let rows = if ahead { host.rows_and_refused() } else { host.disk.clone() };
+            let says_so = host.replica.lost_write().is_some();
+            says_so || self.keys().all(|key| rows.get(&key).map_or(Version::NONE, |row| row.version) >= self.floor(key))
         })
     }
 
-    /// Once nothing is on its way, all in-sync replicas have the same rows.
+    /// Once nothing is on its way, all in-sync replicas have the same rows, but for those that say that they lack some.
     pub(crate) fn replicas_are_equal(&self) -> bool {
         let entry = self.entry();
         let primary = self.hosts.iter().find(|host| {
@@ -68,7 +71,8 @@ impl State {
                 && replica.lag().0 == 0
         });
         let Some(rows) = primary.map(|host| host.rows()) else { return true };
-        let mut current = entry.in_sync.iter().map(|member| &self.hosts[usize::from(member.node)]);
-        current.all(|host| !entry.in_sync.contains(&host.me) || host.rows() == rows)
+        let current = entry.in_sync.iter().map(|member| &self.hosts[usize::from(member.node)]);
+        let mut complete = current.filter(|host| host.replica.lost_write().is_none());
+        complete.all(|host| !entry.in_sync.contains(&host.me) || host.rows() == rows)
     }
 }

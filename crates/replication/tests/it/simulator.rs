@@ -21,6 +21,7 @@ use std::{
     time::Instant,
 };
 
+use cairn_replication::Settings;
 use network::Call;
 use outcome::run;
 use random::Random;
@@ -37,7 +38,7 @@ fn small(seed: u64) -> Config {
         partitions: 4,
         keys: 12,
         factor: random.pick(&[2, 3]).unwrap(),
-        min_in_sync: random.pick(&[1, 1, 1, 2]).unwrap(),
+        settings: Settings { min_in_sync: random.pick(&[1, 1, 1, 2]).unwrap(), ..Settings::default() },
         clients: 5,
         lost_per_mille: 150,
         faults_until: 20_000,
@@ -46,7 +47,8 @@ fn small(seed: u64) -> Config {
 }
 
 fn large(seed: u64, nodes: Node, faults_until: u64) -> Config {
-    Config { nodes, partitions: 256, keys: 512, factor: 3, min_in_sync: 1, clients: 20, faults_until, ..small(seed) }
+    let settings = Settings::default();
+    Config { nodes, partitions: 256, keys: 512, factor: 3, settings, clients: 20, faults_until, ..small(seed) }
 }
 
 /// Nothing goes wrong.
@@ -120,6 +122,30 @@ fn planted_bugs_are_found() {
         let (seed, error) = failure.unwrap_or_else(|| panic!("{bug:?} is not found"));
         eprintln!("{bug:?}: seed {seed}: {error}");
     }
+}
+
+/// Whether no partition counts on a node any more, 15 s after its disk has begun to answer nothing, under writes.
+fn is_left_after_its_disk_hangs(settings: Settings) -> bool {
+    let mut world = World::new(Config { partitions: 16, keys: 16, settings, ..quiet(3, 3) });
+    world.become_whole().unwrap();
+    world.machines.get_mut(&0).unwrap().disk_hangs_until = u64::MAX;
+    for _ in 0..150 {
+        for key in 0..16 {
+            world.call(None, Call::Write(key));
+        }
+        world.run_until(world.now + 100);
+    }
+    (0..16).all(|partition| world.master.entry(partition).in_sync.iter().all(|member| member.node != 0))
+}
+
+#[test]
+fn a_hung_disk_is_left_by_whoever_needs_it() {
+    let quorum = Settings { write_quorum: Some(2), ..Settings::default() };
+    assert!(is_left_after_its_disk_hangs(Settings::default()));
+    assert!(is_left_after_its_disk_hangs(quorum));
+    let never = u64::MAX / 2;
+    assert!(!is_left_after_its_disk_hangs(Settings { disk_late: never, ..Settings::default() }), "its own");
+    assert!(!is_left_after_its_disk_hangs(Settings { patience: never, ..quorum }), "a copy's");
 }
 
 #[test]

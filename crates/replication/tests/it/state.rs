@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A client's write, and what came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Operation {
     pub(crate) key: Key,
     /// The version that its condition named.
@@ -22,6 +22,8 @@ pub(crate) struct Operation {
     pub(crate) seen: bool,
     /// The client was told that nothing has happened.
     pub(crate) undone: bool,
+    /// The last copy has said that it goes on without it.
+    pub(crate) lost: bool,
 }
 
 /// How often the bounded things have happened.
@@ -47,6 +49,8 @@ pub(crate) struct State {
     pub(crate) requests: Vec<Hashed<Request>>,
     pub(crate) used: Used,
     pub(crate) history: Vec<Operation>,
+    /// A copy has gone on without writes that it had lost, although there was another one.
+    pub(crate) lost_in_vain: bool,
 }
 
 impl State {
@@ -70,7 +74,19 @@ impl State {
             operation.acknowledged |= out.acknowledged.contains(&operation.version);
             operation.undone |= out.undone.contains(&operation.version);
         }
+        if out.lost {
+            self.go_on_without_what_is_lost(node);
+        }
         result
+    }
+
+    fn go_on_without_what_is_lost(&mut self, node: Node) {
+        let host = &self.hosts[usize::from(node)];
+        self.lost_in_vain |= host.replica.entry().in_sync.len() > 1;
+        let rows = host.rows();
+        for operation in &mut self.history {
+            operation.lost |= rows.get(&operation.key).is_none_or(|row| row.version < operation.version);
+        }
     }
 
     pub(crate) fn send(&mut self, envelope: Envelope) {

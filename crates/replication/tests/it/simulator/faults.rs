@@ -17,6 +17,7 @@ pub(crate) enum Fault {
     Delay { per_mille: u64 },
     SlowDisk { node: Node, delay: u64 },
     FailDisk { node: Node, until: u64 },
+    HangDisk { node: Node, until: u64 },
     Join,
     Drain(Node),
     Leave(Node),
@@ -33,7 +34,7 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
         }
         let node = u16::try_from(random.below(u64::from(nodes))).unwrap_or(0);
         let length = random.between(100, 7_000);
-        match random.below(17) {
+        match random.below(18) {
             0..=3 => {
                 plan.push((at, Fault::Crash(node)));
                 plan.push((at + length, Fault::Start { node, wiped: random.chance(250) }));
@@ -62,6 +63,7 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
             13 => plan.push((at, Fault::Join)),
             14 => plan.push((at, Fault::Drain(node))),
             15 => plan.push((at, Fault::FailDisk { node, until: at + length / 4 })),
+            16 => plan.push((at, Fault::HangDisk { node, until: at + length * 2 })),
             _ => {
                 plan.push((at, Fault::Leave(node)));
                 plan.push((at + length, Fault::Crash(node)));
@@ -114,6 +116,11 @@ impl World {
             Fault::FailDisk { node, until } => {
                 if let Some(machine) = self.machines.get_mut(&node) {
                     machine.disk_fails_until = until;
+                }
+            }
+            Fault::HangDisk { node, until } => {
+                if let Some(machine) = self.machines.get_mut(&node) {
+                    machine.disk_hangs_until = until;
                 }
             }
             Fault::Join => self.join(),

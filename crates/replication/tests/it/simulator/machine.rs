@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) disk_delay: u64,
     /// Until when its disk stores nothing.
     pub(crate) disk_fails_until: u64,
+    /// Until when its disk answers nothing.
+    pub(crate) disk_hangs_until: u64,
 }
 
 impl Machine {
@@ -59,6 +61,7 @@ impl Machine {
             to_flush: Vec::new(),
             disk_delay: 3,
             disk_fails_until: 0,
+            disk_hangs_until: 0,
         }
     }
 
@@ -108,7 +111,7 @@ impl Machine {
         match body {
             Body::Peer(partition, envelope) if self.leaving && envelope.message.needs_follower() => {
                 self.at(partition, now, sent, |host, _, out| {
-                    host.send(envelope.from, Message::AppendRefused { failed: true }, out);
+                    host.send(envelope.from, Message::Refused { failed: true }, out);
                 });
             }
             Body::Peer(partition, envelope) => {
@@ -200,6 +203,7 @@ impl Machine {
             host
         });
         let mut out = Out::default();
+        host.is_refusing = now < self.disk_fails_until;
         let result = event(host, now, &mut out);
         if !host.queue.is_empty() && self.flushing.insert(partition) {
             self.to_flush.push(partition);

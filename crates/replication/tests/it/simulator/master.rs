@@ -221,6 +221,8 @@ impl Master {
                 node_id: name(*id),
                 weight: 1.0,
                 zone: None,
+                leads: true,
+                barred: BTreeSet::new(),
                 accepts: known.steady_since.is_none_or(|since| since + SUSPECT_AFTER <= now)
                     && now < known.heard_at + SUSPECT_AFTER
                     && !known.beat.leaving,
@@ -235,7 +237,7 @@ impl Master {
 
     fn standing(&self, partition: &Partition, id: &str, now: u64) -> Standing {
         let Some(known) = self.nodes.get(&node(id)) else {
-            return Standing { holder: Holder::Removed, session: 0, accepts: false, leaving: false };
+            return Standing { holder: Holder::Removed, session: 0, accepts: false, leaving: false, clock_off: false };
         };
         let (beat, silence) = (&known.beat, now - known.heard_at);
         let holder = match partition.sessions.get(id) {
@@ -249,7 +251,7 @@ impl Master {
         };
         let is_late = self.late.get(&(partition.id, node(id))).is_some_and(|at| now < at + RETRY_AFTER);
         let accepts = silence < SUSPECT_AFTER && !known.draining && !beat.leaving && !is_late;
-        Standing { holder, session: beat.session, accepts, leaving: beat.leaving }
+        Standing { holder, session: beat.session, accepts, leaving: beat.leaving, clock_off: false }
     }
 }
 

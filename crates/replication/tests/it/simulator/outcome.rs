@@ -49,7 +49,7 @@ impl World {
         let nodes: Vec<Node> = self.machines.keys().copied().collect();
         for node in nodes {
             let Some(machine) = self.machines.get_mut(&node) else { continue };
-            (machine.disk_delay, machine.disk_fails_until) = (3, 0);
+            (machine.disk_delay, machine.disk_fails_until, machine.disk_hangs_until) = (3, 0, 0);
             if machine.leaving {
                 self.crash(node);
             }

@@ -33,7 +33,7 @@ pub(crate) struct Config {
     pub(crate) partitions: u32,
     pub(crate) keys: Key,
     pub(crate) factor: usize,
-    pub(crate) min_in_sync: usize,
+    pub(crate) settings: Settings,
     pub(crate) clients: usize,
     /// How often a client asks any node, and not the primary.
     pub(crate) lost_per_mille: u64,
@@ -178,6 +178,9 @@ impl World {
             }
             Event::Flush(node, session, partition) => {
                 let Some(machine) = self.running(node, session) else { return };
+                if machine.disk_hangs_until > now {
+                    return self.at(now + TICK, Event::Flush(node, session, partition));
+                }
                 machine.flush(partition, now, &mut sent);
                 self.send_all(node, sent);
             }
@@ -264,8 +267,7 @@ impl World {
             return;
         }
         self.next_node += 1;
-        let settings = Settings { min_in_sync: self.config.min_in_sync, ..Settings::default() };
-        let rules = Rules { settings, page: 2, patience: 300, bug: self.config.bug };
+        let rules = Rules { settings: self.config.settings, page: 2, patience: 300, bug: self.config.bug };
         self.machines.insert(node, Machine::new(node, self.config.partitions, rules, self.now));
         self.begin_life(node);
     }
