@@ -8,13 +8,14 @@ use cairn_api_spec::cluster::{ChangePartition, Partition, PartitionChange};
 
 use crate::{
     reason::Reason,
-    step::{Holder, Standing, Step, following, make_primary, take_out},
+    step::{Holder, LAST_EPOCH, Standing, Step, following, make_primary, take_out},
 };
 
-/// The step that the primary asks for, or `None` when it may not.
+/// The step that the primary asks for, or `None` when it may not, or the entry is at [`LAST_EPOCH`].
 pub fn change(current: &Partition, asked: &ChangePartition, standing: &dyn Fn(&str) -> Standing) -> Option<Step> {
     let ChangePartition { node_id: primary, session, epoch, change, subject } = asked;
     let asks = current.epoch == *epoch
+        && current.epoch < LAST_EPOCH
         && current.primary.as_ref() == Some(primary)
         && current.sessions.get(primary) == Some(session)
         && matches!(standing(primary).holder, Holder::Alive | Holder::Silent | Holder::Gone);
@@ -60,5 +61,5 @@ pub fn is_done(current: &Partition, asked: &ChangePartition) -> bool {
         PartitionChange::HandOver => same_session && leads(subject),
         PartitionChange::StepDown => leads(subject) && !current.sessions.contains_key(primary),
     };
-    done && current.epoch == epoch + 1
+    done && epoch.checked_add(1) == Some(current.epoch)
 }

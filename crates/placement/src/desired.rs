@@ -9,7 +9,10 @@
 //! as well, a copy stays where it is while both ends are within their bounds, and a join or a leave moves no more than
 //! its share. Applied to its own result, the proposal is that result: nothing moves forever.
 
-use std::{cell::OnceCell, collections::HashMap};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeSet, HashMap},
+};
 
 use consistent_hash_ring::Ring;
 use xxhash_rust::xxh3::{Xxh3DefaultBuilder, xxh3_64_with_seed};
@@ -31,6 +34,10 @@ pub struct Candidate {
     pub zone: Option<String>,
     /// Whether it may be given copies that it does not hold yet. A silent node keeps what it has and gets nothing.
     pub accepts: bool,
+    /// Whether it may be a primary. One that may not is one only where no other holder may.
+    pub leads: bool,
+    /// Partitions, by their index, that it must not hold, not even where `current` names it.
+    pub barred: BTreeSet<usize>,
 }
 
 /// Proposes the holders of every partition, the primary first, `replication_factor` of them where there are so many
@@ -85,12 +92,14 @@ impl<'a> Plan<'a> {
         let zones = zones(&candidates);
         let weights: Vec<f64> = candidates.iter().map(|candidate| candidate.weight).collect();
         let shares = shares(&weights, &zones, current.len(), copies);
-        let nodes = candidates.into_iter().zip(zones).zip(shares).map(|((candidate, zone), share)| Node {
+        let led = primary_shares(&candidates, &shares, current.len());
+        let nodes = candidates.into_iter().zip(zones).zip(shares.iter().zip(led));
+        let nodes = nodes.map(|((candidate, zone), (share, led))| Node {
             candidate,
             zone,
             load: 0,
-            bounds: Bounds::around(share),
-            primaries: Bounds::around(share / copies as f64),
+            bounds: Bounds::around(*share),
+            primaries: Bounds::around(led),
         });
         let mut plan = Self {
             nodes: nodes.collect(),
@@ -107,9 +116,11 @@ impl<'a> Plan<'a> {
 
     fn keep(&mut self, ids: &[String]) {
         let mut kept = Vec::with_capacity(self.copies);
+        let partition = self.holders.len();
         for id in ids {
             let Some(node) = self.index(id) else { continue };
-            if kept.len() < self.copies && !kept.contains(&node) {
+            let is_barred = self.nodes[node].candidate.barred.contains(&partition);
+            if !is_barred && kept.len() < self.copies && !kept.contains(&node) {
                 self.nodes[node].load += 1;
                 kept.push(node);
             }
@@ -193,7 +204,7 @@ impl<'a> Plan<'a> {
                         self.nodes[*donor].load > spared(&self.nodes[*donor])
                             && self.may_replace(partition, *donor, node)
                     };
-                    if !holders.contains(&node)
+                    if self.takes(partition, node)
                         && let Some(donor) = holders.iter().rev().copied().find(gives)
                     {
                         self.replace(partition, donor, node);
@@ -248,6 +259,16 @@ impl Node<'_> {
     fn fullness(&self) -> f64 {
         (self.load + 1) as f64 / self.bounds.average.max(1) as f64
     }
+}
+
+/// The share of every candidate of the primaries: of those that may lead in proportion to their copies, and no more than
+/// these. Where nobody may, nothing is to change.
+#[expect(clippy::cast_precision_loss, reason = "partitions are far below 2^52")]
+fn primary_shares(candidates: &[&Candidate], shares: &[f64], partitions: usize) -> Vec<f64> {
+    let of_leaders = |(candidate, share): (&&Candidate, &f64)| if candidate.leads { *share } else { 0.0 };
+    let copies: f64 = candidates.iter().zip(shares).map(of_leaders).sum();
+    let led = |each| if copies > 0.0 { of_leaders(each) / copies * partitions as f64 } else { 0.0 };
+    candidates.iter().zip(shares).map(|each| led(each).min(*each.1)).collect()
 }
 
 /// The zone of every candidate, as a number. One without a zone stands in one of its own.

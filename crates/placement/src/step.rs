@@ -12,7 +12,7 @@
 //! | an in-sync replica was removed by force, or lost its data | replica lost |
 //! | of a quorum too few are left to tell the primary everything, and enough others were restarted | resumed |
 //! | a learner is no longer wanted, or does not answer: writes wait for its word | learner dropped |
-//! | the primary is about to stop, and a replica can take over | successor named |
+//! | the primary is about to stop or its clock is off, and a replica can take over | successor named |
 //! | a node should hold the partition and does not | learner added |
 //! | everyone wanted is in sync, and another one should be the primary | successor named |
 //! | the named successor no longer is the right one | successor withdrawn |
@@ -26,6 +26,9 @@
 use cairn_api_spec::cluster::Partition;
 
 use crate::reason::Reason;
+
+/// The last epoch of an entry: a version has room for no later one, beside the sequence, in 63 bits.
+pub const LAST_EPOCH: u64 = (1 << 23) - 1;
 
 /// What is known of a node as a holder of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Standing {
     pub accepts: bool,
     /// It is about to stop, and will come back with its data.
     pub leaving: bool,
+    /// Its wall clock is off: it must not lead, for it would let keys expire too early or too late.
+    pub clock_off: bool,
 }
 
 /// The entry to store next.
@@ -88,8 +93,12 @@ pub struct View<'a> {
     pub standing: &'a dyn Fn(&str) -> Standing,
 }
 
-/// The next step of an entry towards its desired holders, or `None` while there is none to take.
+/// The next step of an entry towards its desired holders, or `None` while there is none to take. An entry at
+/// [`LAST_EPOCH`] changes no more.
 pub fn next_step(current: &Partition, view: View<'_>) -> Option<Step> {
+    if current.epoch >= LAST_EPOCH {
+        return None;
+    }
     let Some(primary) = &current.primary else { return view.begin_anew(current, Reason::Assigned) };
     match view.holder(primary) {
         // Whatever its replicas do: it may have what they lack, or they what it lost, and it may be back in a moment.
@@ -98,7 +107,7 @@ pub fn next_step(current: &Partition, view: View<'_>) -> Option<Step> {
             .lose_replicas(current, primary)
             .or_else(|| view.resume_quorum(current, primary))
             .or_else(|| view.drop_learners(current))
-            .or_else(|| view.name_successor(current, view.successor_of_leaving(current, primary)?))
+            .or_else(|| view.name_successor(current, view.heir(current, primary)?))
             .or_else(|| view.add_learners(current))
             .or_else(|| view.settle_successor(current, primary))
             .or_else(|| view.release_surplus(current, primary)),
@@ -122,7 +131,8 @@ impl View<'_> {
     }
 
     fn begin_anew(&self, current: &Partition, reason: Reason) -> Option<Step> {
-        let primary = self.desired.iter().find(|node| (self.standing)(node).accepts)?;
+        let accepting = || self.desired.iter().filter(|node| (self.standing)(node).accepts);
+        let primary = accepting().find(|node| !(self.standing)(node).clock_off).or_else(|| accepting().next())?;
         let mut next = following(current);
         next.generation = next.epoch;
         self.lead(&mut next, primary, vec![primary.clone()]);
@@ -151,11 +161,15 @@ impl View<'_> {
         (back.len() == needed).then(|| self.resume(current, back))
     }
 
-    /// The in-sync nodes of a kind, the best primary first: one that stays, one that is to be it in the end.
+    /// The in-sync nodes of a kind, the best primary first: one whose clock is right, one that stays, one that is to be it
+    /// in the end.
     fn in_order(&self, current: &Partition, kind: impl Fn(Holder) -> bool) -> Vec<String> {
         let mut nodes: Vec<String> = current.in_sync.iter().filter(|node| kind(self.holder(node))).cloned().collect();
         let place = |node: &String| self.desired.iter().position(|d| d == node).unwrap_or(self.desired.len());
-        nodes.sort_by_key(|node| (!(self.standing)(node).accepts, place(node)));
+        nodes.sort_by_key(|node| {
+            let standing = (self.standing)(node);
+            (standing.clock_off, !standing.accepts, place(node))
+        });
         nodes
     }
 
@@ -214,11 +228,15 @@ impl View<'_> {
         without(current, &current.learners, given_up, Reason::LearnerDropped)
     }
 
-    fn successor_of_leaving(&self, current: &Partition, primary: &str) -> Option<String> {
-        if !(self.standing)(primary).leaving {
+    /// Who is to take over at once from a primary that is about to stop, or whose clock is off. When it stops, any other
+    /// is better than none; otherwise only one whose clock is right.
+    fn heir(&self, current: &Partition, primary: &str) -> Option<String> {
+        let Standing { leaving, clock_off, .. } = (self.standing)(primary);
+        if !leaving && !clock_off {
             return None;
         }
-        self.in_order(current, |holder| holder == Holder::Alive).into_iter().find(|node| self.can_lead(node))
+        let may_follow = |node: &String| self.can_lead(node) && (leaving || !(self.standing)(node).clock_off);
+        self.in_order(current, |holder| holder == Holder::Alive).into_iter().find(may_follow)
     }
 
     fn name_successor(&self, current: &Partition, successor: String) -> Option<Step> {
@@ -242,10 +260,15 @@ impl View<'_> {
 
     /// Names the desired primary once everyone else is in sync, so that nothing is copied from two primaries.
     fn settle_successor(&self, current: &Partition, primary: &str) -> Option<Step> {
-        let in_sync = |node: &&String| current.in_sync.contains(*node) && self.can_lead(node);
-        let wanted = match self.successor_of_leaving(current, primary) {
+        let clock_off = |node: &str| (self.standing)(node).clock_off;
+        let may_follow = |node: &&String| {
+            // Among clocks that are off nothing is won by a change, unless the primary is to hold no copy any more.
+            let is_no_worse = !clock_off(node) || clock_off(primary) && !self.desired.iter().any(|d| d == primary);
+            *node != primary && current.in_sync.contains(*node) && self.can_lead(node) && is_no_worse
+        };
+        let wanted = match self.heir(current, primary) {
             Some(successor) => Some(successor),
-            None => self.desired.first().filter(|node| *node != primary).filter(in_sync).cloned(),
+            None => self.desired.first().filter(may_follow).cloned(),
         };
         match wanted {
             Some(successor) if current.learners.is_empty() => self.name_successor(current, successor),

@@ -1,7 +1,7 @@
 //! What the ring's proposal promises.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cairn_placement::{Candidate, desired};
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ const VNODES: u32 = 160;
 type Map = Vec<Vec<String>>;
 
 fn node(id: &str) -> Candidate {
-    Candidate { node_id: id.to_owned(), weight: 1.0, zone: None, accepts: true }
+    Candidate { node_id: id.to_owned(), weight: 1.0, zone: None, accepts: true, leads: true, barred: BTreeSet::new() }
 }
 
 fn in_zone(id: &str, zone: usize) -> Candidate {
@@ -215,21 +215,68 @@ fn fewer_copies_are_the_first_of_those_that_were() {
 }
 
 #[test]
+fn a_partition_from_which_a_node_is_barred_goes_to_another_and_the_rest_stays() {
+    let mut all = nodes(1, 4);
+    let before = fresh(&all, 256, 2);
+    let held: BTreeSet<usize> = (0..256).filter(|p| before[*p][1] == all[0].node_id).take(5).collect();
+    all[0].barred = held.clone();
+    let after = desired(&all, VNODES, &before, 2);
+    for (partition, holders) in after.iter().enumerate() {
+        assert_eq!(holders.len(), 2);
+        assert!(!held.contains(&partition) || !holders.contains(&all[0].node_id));
+    }
+    assert!((5..=10).contains(&moved(&before, &after)), "{} moved", moved(&before, &after));
+    assert_eq!(desired(&all, VNODES, &after, 2), after);
+    let two = [Candidate { barred: (0..4).collect(), ..node("a") }, node("b")];
+    assert_eq!(fresh(&two, 4, 2), vec![vec!["b".to_owned()]; 4]);
+}
+
+#[test]
+fn a_node_that_may_not_lead_keeps_its_copies_and_the_others_share_its_primaries() {
+    let mut all = nodes(1, 4);
+    let before = fresh(&all, 256, 2);
+    all[0].leads = false;
+    let after = desired(&all, VNODES, &before, 2);
+    assert_eq!(moved(&before, &after), 0);
+    let primaries = count(after.iter().filter_map(|holders| holders.first()));
+    assert_eq!(primaries.get(all[0].node_id.as_str()), None);
+    assert!(primaries.values().all(|count| (78..=92).contains(count)), "{primaries:?}");
+    // Once it may lead again it gets its share back.
+    all[0].leads = true;
+    assert_balanced(&desired(&all, VNODES, &after, 2), &all, 2);
+}
+
+#[test]
+fn where_no_holder_may_lead_the_primaries_stay() {
+    let mut all = nodes(1, 4);
+    let before = fresh(&all, 256, 2);
+    all.iter_mut().for_each(|node| node.leads = false);
+    assert_eq!(desired(&all, VNODES, &before, 2), before);
+    let alone = fresh(&all[..1], 4, 2);
+    assert_eq!(alone, vec![vec![all[0].node_id.clone()]; 4]);
+}
+
+#[test]
 fn without_nodes_there_is_no_proposal() {
     assert_eq!(fresh(&[], 4, 2), vec![Vec::<String>::new(); 4]);
 }
 
 fn any_nodes() -> impl Strategy<Value = Vec<Candidate>> {
-    proptest::collection::vec((0.1f64..10.0, proptest::option::of(0usize..4), proptest::bool::weighted(0.8)), 1..30)
-        .prop_map(|nodes| {
-            let candidate = |(n, (weight, zone, accepts)): (usize, (f64, Option<usize>, bool))| Candidate {
-                node_id: format!("node-{n}"),
-                weight,
-                zone: zone.map(|zone| zone.to_string()),
-                accepts,
-            };
-            nodes.into_iter().enumerate().map(candidate).collect()
-        })
+    proptest::collection::vec(
+        (0.1f64..10.0, proptest::option::of(0usize..4), proptest::bool::weighted(0.8), proptest::bool::weighted(0.8)),
+        1..30,
+    )
+    .prop_map(|nodes| {
+        let candidate = |(n, (weight, zone, accepts, leads)): (usize, (f64, Option<usize>, bool, bool))| Candidate {
+            node_id: format!("node-{n}"),
+            weight,
+            zone: zone.map(|zone| zone.to_string()),
+            accepts,
+            leads,
+            barred: BTreeSet::new(),
+        };
+        nodes.into_iter().enumerate().map(candidate).collect()
+    })
 }
 
 proptest! {

@@ -43,8 +43,10 @@ impl<'a> Plan<'a> {
         ring.replicas(partition).filter_map(|id| self.index(id)).find(takes)
     }
 
-    fn takes(&self, partition: usize, node: usize) -> bool {
-        self.nodes[node].candidate.accepts && !self.holders[partition].contains(&node)
+    /// Whether the node may be given a copy of the partition that it does not hold.
+    pub(super) fn takes(&self, partition: usize, node: usize) -> bool {
+        let candidate = self.nodes[node].candidate;
+        candidate.accepts && !candidate.barred.contains(&partition) && !self.holders[partition].contains(&node)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nodes are far below 2^52")]

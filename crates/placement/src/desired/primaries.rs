@@ -21,17 +21,35 @@ impl Plan<'_> {
     /// Makes other holders primaries until everyone has a fair share.
     pub(super) fn share_primaries(&mut self) {
         let mut held = vec![Vec::new(); self.nodes.len()];
-        let mut count = vec![0; self.nodes.len()];
         for (partition, holders) in self.holders.iter().enumerate() {
             for &holder in holders {
                 held[holder].push(partition);
             }
-            if let Some(&primary) = holders.first() {
-                count[primary] += 1;
-            }
         }
+        let mut count = vec![0; self.nodes.len()];
+        for &primary in self.holders.iter().filter_map(|holders| holders.first()) {
+            count[primary] += 1;
+        }
+        self.depose(&mut count);
         for (more_than, less_than) in SHIFTS {
             while self.shift(&held, &mut count, more_than, less_than) {}
+        }
+    }
+
+    /// Puts another holder, the one that leads the fewest, in the place of each primary that may not lead.
+    fn depose(&mut self, count: &mut [usize]) {
+        for holders in &mut self.holders {
+            let may_lead = |node: usize| self.nodes[node].candidate.leads;
+            let Some(&primary) = holders.first().filter(|primary| !may_lead(**primary)) else { continue };
+            let others = (1..holders.len()).filter(|place| {
+                let node = holders[*place];
+                may_lead(node) && self.nodes[node].candidate.accepts
+            });
+            if let Some(place) = others.min_by_key(|place| count[holders[*place]]) {
+                count[primary] -= 1;
+                count[holders[place]] += 1;
+                holders.swap(0, place);
+            }
         }
     }
 
@@ -39,7 +57,8 @@ impl Plan<'_> {
     fn shift(&mut self, held: &[Vec<usize>], count: &mut [usize], more_than: Bound, less_than: Bound) -> bool {
         let gives = |node: &usize| count[*node] > more_than(&self.nodes[*node].primaries);
         let takes = |node: usize| count[node] < less_than(&self.nodes[node].primaries);
-        if !(0..self.nodes.len()).any(|node| self.nodes[node].candidate.accepts && takes(node)) {
+        let may_take = |node: usize| self.nodes[node].candidate.accepts && self.nodes[node].candidate.leads;
+        if !(0..self.nodes.len()).any(|node| may_take(node) && takes(node)) {
             return false;
         }
         let mut queue: VecDeque<usize> = (0..self.nodes.len()).filter(gives).collect();
@@ -52,7 +71,7 @@ impl Plan<'_> {
         while let Some(giver) = queue.pop_front() {
             for &partition in held[giver].iter().filter(|p| self.holders[**p].first() == Some(&giver)) {
                 for &taker in &self.holders[partition] {
-                    if seen[taker] || !self.nodes[taker].candidate.accepts {
+                    if seen[taker] || !may_take(taker) {
                         continue;
                     }
                     seen[taker] = true;
