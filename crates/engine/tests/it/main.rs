@@ -1,0 +1,8 @@
+//! The engine under a seeded simulation of whole clusters, and alone.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
+mod alone;
+mod planted;
+mod requests;
+mod simulator;

@@ -1,0 +1,41 @@
+//! Bugs of a driver, which the simulator must find.
+
+/// What a driver does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A read from memory does not look at the lease.
+    ReadWithoutLease,
+    /// What a late read of the disk has found goes into memory, whatever has happened meanwhile.
+    LateLoadKept,
+    /// Nobody is told that a write could not be stored.
+    FailureNotTold,
+    /// The disk does not keep idempotency keys.
+    KeysNotStored,
+    /// A write counts as stored when it is queued.
+    StoredWhenQueued,
+    /// The disk is said to know no idempotency key.
+    NothingRecalled,
+    /// Memory keeps what it has when another node becomes the primary.
+    MemoryKept,
+    /// A learner's first page is read before what was queued earlier is on the disk.
+    PageTooEarly,
+    /// A learner does not copy idempotency keys.
+    KeysNotCopied,
+    /// A replica answers before a write is on its disk.
+    AcknowledgedEarly,
+}
+
+impl Bug {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::ReadWithoutLease,
+        Self::LateLoadKept,
+        Self::FailureNotTold,
+        Self::KeysNotStored,
+        Self::StoredWhenQueued,
+        Self::NothingRecalled,
+        Self::MemoryKept,
+        Self::PageTooEarly,
+        Self::KeysNotCopied,
+        Self::AcknowledgedEarly,
+    ];
+}

@@ -1,0 +1,102 @@
+//! A seeded simulation of whole clusters of engines: placement, replication, networks, disks, clocks, clients, and
+//! everything that goes wrong, in one process and without a clock. `CAIRN_SEED=17` plays one seed again, and tells what
+//! happens in it; `CAIRN_SEEDS=100000` plays more of them, and `CAIRN_FIRST_SEED` others.
+
+mod calls;
+mod check;
+mod clients;
+mod copy;
+mod disk;
+mod faults;
+mod follow;
+mod history;
+mod machine;
+mod master;
+mod memory;
+mod network;
+mod outcome;
+mod random;
+mod roles;
+mod storage;
+mod world;
+
+use std::{ops::Range, time::Instant};
+
+use outcome::run;
+use random::Random;
+use world::Config;
+
+use crate::planted::Bug;
+
+/// Three to five nodes with everything that can go wrong.
+fn small(seed: u64) -> Config {
+    let mut random = Random::new(!seed);
+    Config {
+        seed,
+        nodes: random.pick(&[3, 4, 5]).unwrap(),
+        partitions: random.pick(&[1, 2, 3]).unwrap(),
+        keys: random.pick(&[2, 4, 8]).unwrap(),
+        factor: random.pick(&[2, 2, 3]).unwrap(),
+        min_in_sync: random.pick(&[1, 1, 1, 2]).unwrap(),
+        clients: 6,
+        lost_per_mille: 100,
+        eviction_per_mille: random.pick(&[0, 300, 900]).unwrap(),
+        faults_until: 20_000,
+        bug: None,
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// The first seed that fails, with why, and how many operations and faults there were.
+fn first_failure(seeds: Range<u64>, config: impl Fn(u64) -> Config) -> (Option<(u64, String)>, usize, usize) {
+    let (mut operations, mut faults) = (0, 0);
+    for seed in seeds {
+        let (world, result) = run(config(seed), None);
+        (operations, faults) = (operations + world.history.len(), faults + world.faults);
+        if let Err(error) = result {
+            return (Some((seed, error)), operations, faults);
+        }
+    }
+    (None, operations, faults)
+}
+
+#[test]
+fn small_clusters_keep_every_promise_whatever_happens() {
+    if let Some(seed) = number("CAIRN_SEED") {
+        let (world, result) = run(small(seed), Some(Vec::new()));
+        world.master.story.into_iter().flatten().for_each(|line| eprintln!("{line}"));
+        for (number, operation) in world.history.iter().enumerate() {
+            eprintln!("{number}: {operation:?}");
+        }
+        return assert_eq!(result, Ok(()));
+    }
+    let start = Instant::now();
+    let first = number("CAIRN_FIRST_SEED").unwrap_or(0);
+    let seeds = first..first + number("CAIRN_SEEDS").unwrap_or(500);
+    let (failure, operations, faults) = first_failure(seeds.clone(), small);
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("{seeds:?} seeds, {operations} operations, {faults} faults, {seconds:.1} s");
+    if let Some((seed, error)) = failure {
+        panic!("CAIRN_SEED={seed}: {error}");
+    }
+}
+
+#[test]
+fn a_seed_plays_the_same_every_time() {
+    let traces = |_| -> Vec<u64> { (0..30).map(|seed| run(small(seed), None).0.trace).collect() };
+    let [first, second] = [0, 1].map(traces);
+    assert_eq!(first, second);
+    assert_ne!(first[0], first[1]);
+}
+
+#[test]
+fn bugs_of_a_driver_are_found() {
+    for bug in Bug::ALL {
+        let (failure, ..) = first_failure(0..1_000, |seed| Config { bug: Some(bug), ..small(seed) });
+        let (seed, error) = failure.unwrap_or_else(|| panic!("{bug:?} is not found"));
+        eprintln!("{bug:?}: seed {seed}: {error}");
+    }
+}
