@@ -4,6 +4,7 @@
 //! trace id and also has to write it for the errors that actix makes by itself.
 
 mod body;
+mod budget;
 mod edge;
 mod held;
 mod traced;
@@ -20,6 +21,7 @@ use cairn_api_spec::{ApiError, ErrorCode};
 
 pub use self::{
     body::{Pace, Paced, read_body, read_body_at},
+    budget::{Budget, Held, UNCOUNTED},
     edge::Edge,
     traced::{annotate, trace_of},
 };

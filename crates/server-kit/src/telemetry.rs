@@ -27,7 +27,7 @@ pub fn init(log_level: &str, format: LogFormat) -> Result<(), TelemetryError> {
     let output = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(parse_filter(log_level)?);
+        .with_env_filter(EnvFilter::builder().parse(log_level)?);
     // An error means that a subscriber is already there: the second call.
     let _ = match format {
         LogFormat::Text => output.finish().try_init(),
@@ -35,10 +35,6 @@ pub fn init(log_level: &str, format: LogFormat) -> Result<(), TelemetryError> {
         LogFormat::Json => output.json().flatten_event(true).finish().try_init(),
     };
     Ok(())
-}
-
-pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(text)
 }
 
 /// The id of a trace that begins here.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use tracing_subscriber::EnvFilter;
 
 /// The settings that every server has, for `#[command(flatten)]`.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,6 +32,9 @@ pub struct Common {
     /// Requests per second that one client (an IPv4 address, an IPv6 /64 network) may send; 0 = no limit
     #[arg(long, default_value_t = 0)]
     pub rate_limit: u32,
+    /// Most bytes of values that the server holds on their way in and out, 16MiB to 1TiB; a client waits 5 s for room
+    #[arg(long, default_value = "128MiB", value_parser = bytes_in(16 << 20..=1 << 40))]
+    pub body_memory: u64,
     /// Threads that serve HTTP, at most 256; 0 = one per core
     #[arg(long, default_value_t = 0, value_parser = RangedU64ValueParser::<usize>::new().range(0..=256))]
     pub workers: usize,
@@ -60,7 +64,7 @@ pub enum LogFormat {
 }
 
 fn parse_log_level(text: &str) -> Result<String, String> {
-    crate::telemetry::parse_filter(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Without TLS, which our HTTP client does not have.

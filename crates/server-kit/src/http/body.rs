@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::Budget;
 use actix_web::{
     error::PayloadError,
     web::{self, Bytes, BytesMut},
@@ -114,12 +115,19 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Paced<S> 
 }
 
 /// Collects a body of at most `limit` bytes at the default [`Pace`]: 30 s, and 1 s for every 16 KiB. `declared` is its
-/// `Content-Length`. A body that comes in one piece is not copied.
+/// `Content-Length`. A body that comes in one piece is not copied. It is counted in `budget` before it is buffered, until
+/// the last clone of it is gone.
 ///
 /// # Errors
-/// `value_too_large`, when declared before anything is read; `request_timeout`; `invalid_body` when it breaks off.
-pub async fn read_body(payload: &mut web::Payload, declared: Option<u64>, limit: usize) -> Result<Bytes, ApiError> {
-    read_body_at(Pace::default(), payload, declared, limit).await
+/// `value_too_large`, when declared before anything is read; `request_timeout`; `invalid_body` when it breaks off;
+/// `overloaded` when the budget has no room for it.
+pub async fn read_body(
+    budget: &Budget,
+    payload: &mut web::Payload,
+    declared: Option<u64>,
+    limit: usize,
+) -> Result<Bytes, ApiError> {
+    read_body_at(Pace::default(), budget, payload, declared, limit).await
 }
 
 /// [`read_body`] at another pace.
@@ -128,6 +136,7 @@ pub async fn read_body(payload: &mut web::Payload, declared: Option<u64>, limit:
 /// As [`read_body`].
 pub async fn read_body_at(
     pace: Pace,
+    budget: &Budget,
     payload: &mut web::Payload,
     declared: Option<u64>,
     limit: usize,
@@ -136,6 +145,7 @@ pub async fn read_body_at(
         return Err(too_large(limit));
     }
     let mut pieces = Paced::new(payload, declared, pace);
+    let mut held = budget.hold();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(piece) = pieces.next().await {
@@ -143,6 +153,7 @@ pub async fn read_body_at(
         if first.len() + whole.len() + piece.len() > limit {
             return Err(too_large(limit));
         }
+        held.grow(first.len() + whole.len() + piece.len()).await?;
         if first.is_empty() && whole.is_empty() {
             first = piece;
             continue;
@@ -154,7 +165,7 @@ pub async fn read_body_at(
         }
         whole.extend_from_slice(&piece);
     }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok(held.keep(if whole.is_empty() { first } else { whole.freeze() }))
 }
 
 pub(super) fn too_large(limit: usize) -> ApiError {

@@ -162,6 +162,7 @@ fn the_common_settings_have_defaults_and_bounds() {
         otel_sample_ratio,
         slow_operation,
         rate_limit,
+        body_memory,
         workers,
         shutdown_timeout,
     } = Layers::new("").load(&[]).unwrap().common;
@@ -169,10 +170,12 @@ fn the_common_settings_have_defaults_and_bounds() {
     assert_eq!((otel_endpoint, otel_sample_ratio, slow_operation), (None, 1.0, Duration::from_secs(1)));
     assert_eq!((log_level.as_str(), log_format), ("info", LogFormat::Text));
     assert_eq!((rate_limit, workers, shutdown_timeout), (0, 0, Duration::from_secs(8)));
+    assert_eq!(body_memory, 128 << 20);
     for (flag, right) in [
         ("--shutdown-timeout=0", "1 to 60 seconds"),
         ("--shutdown-timeout=61s", "1 to 60 seconds"),
         ("--workers=257", "0..=256"),
+        ("--body-memory=1MiB", "16777216"),
         ("--log-format=xml", "text, json"),
         ("--log-level=a=b=c", "invalid"),
         ("--metrics-port=70000", "65535"),
@@ -226,5 +229,5 @@ fn the_settings_table_has_a_row_for_each_setting() {
     assert_eq!(rows[2], "| `lru_size` | `500` | Entries in memory \\| at most |");
     assert_eq!(rows[3], "| `master_urls` |  | Where the masters are (also `router_addr`) |");
     assert_eq!(rows[4], "| `fsync` | `false` | Sync every write |");
-    assert_eq!(rows.len(), 2 + 3 + 9);
+    assert_eq!(rows.len(), 2 + 3 + 10);
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use cairn_api_spec::{ApiError, ErrorCode, Version};
 use cairn_server_kit::{
-    http::{Edge, HttpError, Pace, extractors, read_body_at, route_not_found},
+    http::{Budget, Edge, HttpError, Pace, extractors, read_body_at, route_not_found},
     metrics::{new_registry, render},
     server::{HttpOptions, bind, serve},
 };
@@ -76,7 +76,7 @@ impl TestServer {
             let echo = move |request: HttpRequest, mut payload: web::Payload| async move {
                 let length = request.headers().get("content-length");
                 let declared = length.map(|length| length.to_str().unwrap().parse().unwrap());
-                read_body_at(pace, &mut payload, declared, LIMIT).await.map_err(HttpError)
+                read_body_at(pace, &Budget::new(64 << 20), &mut payload, declared, LIMIT).await.map_err(HttpError)
             };
             actix_web::App::new()
                 .wrap(edge.clone())
