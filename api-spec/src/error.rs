@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{trace::TraceId, version::Version};
+use crate::{
+    trace::TraceId,
+    version::{Version, VersionError},
+};
 
 macro_rules! error_codes {
     ($($variant:ident = $status:literal $code:tt $title:literal;)*) => {
@@ -48,6 +51,7 @@ error_codes! {
     MethodNotAllowed = 405 "method_not_allowed" "This path does not take this method";
     RequestTimeout = 408 "request_timeout" "The request did not arrive in time";
     NodeConflict = 409 "node_conflict" "Another node has this id";
+    NotAnInteger = 409 "not_an_integer" "The value is not an integer that can be added to";
     PreconditionFailed = 412 "precondition_failed" "The condition does not hold";
     ValueTooLarge = 413 "value_too_large" "The value is too large";
     UnsupportedMediaType = 415 "unsupported_media_type" "The media type is not supported";
@@ -123,6 +127,12 @@ impl ApiError {
     /// The error of a key that is not there.
     pub fn key_not_found(version: Version) -> Self {
         Self::new(ErrorCode::KeyNotFound, "no value is stored under this key").with_version(version)
+    }
+}
+
+impl From<VersionError> for ApiError {
+    fn from(error: VersionError) -> Self {
+        Self::new(ErrorCode::InvalidParameter, error.to_string())
     }
 }
 

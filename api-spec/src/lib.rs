@@ -5,8 +5,9 @@
 //! | [`name`] | the grammar of keys and buckets, and the partition function |
 //! | [`version`] | versions, epochs, and the conditions that compare them |
 //! | [`ttl`] | the ways to write a time to live |
+//! | [`modes`] | durability, consistency, tiers |
 //! | [`operation`] | one parsed request on a key, and its outcome |
-//! | [`data`], [`cluster`] | the JSON documents of the data API and of the cluster API |
+//! | [`data`], [`batch`], [`cluster`] | the JSON documents of the data API, of its batches, and of the cluster API |
 //! | [`error`] | every error code, its status, and the problem document |
 //! | [`peer`] | the protobuf messages between our own processes |
 //! | [`trace`] | the trace that a request belongs to |
@@ -14,9 +15,11 @@
 //! Nothing here does I/O, reads a clock or knows a web framework. The partition function stands here and not beside
 //! the ring, because a client computes it too.
 
+pub mod batch;
 pub mod cluster;
 pub mod data;
 pub mod error;
+pub mod modes;
 pub mod name;
 pub mod operation;
 pub mod peer;

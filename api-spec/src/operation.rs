@@ -3,41 +3,16 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+
+pub use crate::modes::{Consistency, Durability, Tier};
 
 use crate::{
+    data::Explanation,
     error::{ApiError, ErrorCode},
     name::EntryName,
     trace::TraceContext,
     version::{Condition, Version},
 };
-
-/// What must have happened on every in-sync replica (for `object`: in the bucket) before a write is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// It stands in memory; the disk follows within milliseconds.
-    Memory,
-    /// It is in the disk tier and survives the end of the process.
-    #[default]
-    Disk,
-    /// It is flushed to the medium and survives a power cut.
-    Fsync,
-    /// It is in the object store and survives the loss of the node's disk.
-    Object,
-}
-
-/// Who may answer a read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Consistency {
-    /// The primary: the read sees every write that was answered before it.
-    #[default]
-    Strong,
-    /// Any in-sync replica: the value may be stale.
-    Eventual,
-}
 
 /// The longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
@@ -69,35 +44,6 @@ impl IdempotencyKey {
 impl fmt::Display for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Which tier answered a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Tier {
-    /// The LRU in memory.
-    Memory,
-    /// The local SQLite file.
-    Disk,
-    /// The object store.
-    Object,
-    /// Answered by a replica: the value may be stale.
-    Replica,
-}
-
-impl Tier {
-    /// Every tier of a node, from the top.
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Disk, Self::Object];
-
-    /// The tier as it stands in `Cache-Status` and in metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-            Self::Object => "object",
-            Self::Replica => "replica",
-        }
     }
 }
 
@@ -144,6 +90,18 @@ pub enum Action {
         /// When to answer.
         durability: Option<Durability>,
     },
+    /// Add to the integer that the value is, as decimal text.
+    Increment {
+        /// What to add; an absent key counts as 0.
+        delta: i64,
+        /// How long a counter lives that is created by this; `None` means the default of the node. One that is there
+        /// keeps its expiry.
+        ttl: Option<Duration>,
+        /// When to answer.
+        durability: Option<Durability>,
+    },
+    /// Tell where the key is and why, without its value.
+    Explain,
 }
 
 impl Action {
@@ -154,12 +112,23 @@ impl Action {
             Self::Head => "head",
             Self::Put(_) => "put",
             Self::Delete { .. } => "delete",
+            Self::Increment { .. } => "increment",
+            Self::Explain => "explain",
         }
     }
 
     /// Whether the action changes anything.
     pub fn is_write(&self) -> bool {
-        matches!(self, Self::Put(_) | Self::Delete { .. })
+        matches!(self, Self::Put(_) | Self::Delete { .. } | Self::Increment { .. })
+    }
+
+    /// When a write is to be answered, if it says so.
+    pub fn durability(&self) -> Option<Durability> {
+        match self {
+            Self::Get | Self::Head | Self::Explain => None,
+            Self::Put(put) => put.durability,
+            Self::Delete { durability } | Self::Increment { durability, .. } => *durability,
+        }
     }
 }
 
@@ -216,6 +185,17 @@ pub enum Outcome {
     },
     /// A delete removed the key.
     Deleted(Version),
+    /// An increment was stored.
+    Counted {
+        /// The sum.
+        value: i64,
+        /// Whether the key was absent before.
+        created: bool,
+        /// What is known of the key now.
+        metadata: Metadata,
+    },
+    /// Where the key is and why.
+    Explained(Box<Explanation>),
     /// The condition does not hold; the version is the live one, or that of the deletion, or 0.
     ConditionFailed(Version),
 }

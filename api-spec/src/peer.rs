@@ -4,7 +4,14 @@
 //! A peer runs the same software but not always the same release: fields are only added, and what cannot be read is
 //! an error, never a guess.
 
+mod batch;
+mod client;
 mod convert;
+mod lease;
+
+pub use batch::{BatchAnswer, ExecuteBatch, ExecutedBatch};
+pub use client::{Execute, Executed, Failed, List, Listed, ListedRow, Trace};
+pub use lease::{Granted, Lease, Renew};
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
@@ -13,7 +20,7 @@ use prost::{Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct Request {
     /// The question.
-    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: Option<RequestKind>,
 }
 
@@ -38,13 +45,19 @@ pub enum RequestKind {
     /// A new primary asks an in-sync replica for what may not be everywhere.
     #[prost(message, tag = "6")]
     Collect(Collect),
+    /// Operations on several keys.
+    #[prost(message, tag = "7")]
+    ExecuteBatch(ExecuteBatch),
+    /// A node asks a primary whether an object is of no more use to its partition.
+    #[prost(message, tag = "8")]
+    Release(Release),
 }
 
 /// What the other answers.
 #[derive(Clone, PartialEq, Message)]
 pub struct Response {
     /// The answer.
-    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: Option<ResponseKind>,
 }
 
@@ -72,161 +85,12 @@ pub enum ResponseKind {
     /// The writes that may not be everywhere.
     #[prost(message, tag = "7")]
     Collected(Collected),
-}
-
-/// One operation on one key.
-#[derive(Clone, PartialEq, Message)]
-pub struct Execute {
-    /// The epoch of the partition that the sender knows; a node that knows a lower one refreshes its map.
-    #[prost(uint64, tag = "1")]
-    pub epoch: u64,
-    /// See [`EntryName`](crate::EntryName).
-    #[prost(bytes = "bytes", tag = "2")]
-    pub name: Bytes,
-    /// 0 get, 1 head, 2 put, 3 delete.
-    #[prost(uint32, tag = "3")]
-    pub action: u32,
-    /// 0 none, 1 exists, 2 matches, 3 absent, 4 differs.
-    #[prost(uint32, tag = "4")]
-    pub condition: u32,
-    /// The version of a condition that has one.
-    #[prost(uint64, tag = "5")]
-    pub condition_version: u64,
-    /// The value to store.
-    #[prost(bytes = "bytes", tag = "6")]
-    pub value: Bytes,
-    /// Its content type.
-    #[prost(string, tag = "7")]
-    pub content_type: String,
-    /// Milliseconds to live; 0 means the node's default.
-    #[prost(uint64, tag = "8")]
-    pub ttl_ms: u64,
-    /// 0 means the default, else 1 + the position in [`Durability`](crate::operation::Durability).
-    #[prost(uint32, tag = "9")]
-    pub durability: u32,
-    /// See [`IdempotencyKey`](crate::operation::IdempotencyKey); empty means none.
-    #[prost(string, tag = "10")]
-    pub idempotency_key: String,
-    /// Any in-sync replica may answer.
-    #[prost(bool, tag = "11")]
-    pub eventual: bool,
-    /// The trace that the operation belongs to.
-    #[prost(message, optional, tag = "12")]
-    pub trace: Option<Trace>,
-}
-
-/// See [`TraceContext`](crate::TraceContext). Absent where nobody asked for a trace.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct Trace {
-    /// The upper half of the trace's id.
-    #[prost(fixed64, tag = "1")]
-    pub trace_id_high: u64,
-    /// The lower half.
-    #[prost(fixed64, tag = "2")]
-    pub trace_id_low: u64,
-    /// The span that asks; 0 in an answer.
-    #[prost(fixed64, tag = "3")]
-    pub span_id: u64,
-    /// Whether the trace is recorded.
-    #[prost(bool, tag = "4")]
-    pub sampled: bool,
-}
-
-/// The outcome of an operation.
-#[derive(Clone, PartialEq, Message)]
-pub struct Executed {
-    /// 0 found, 1 missing, 2 not modified, 3 stored over an old value, 4 created, 5 deleted, 6 condition failed.
-    #[prost(uint32, tag = "1")]
-    pub outcome: u32,
-    /// The key's version.
-    #[prost(uint64, tag = "2")]
-    pub version: u64,
-    /// Milliseconds since the Unix epoch.
-    #[prost(uint64, tag = "3")]
-    pub modified_at: u64,
-    /// Milliseconds since the Unix epoch; 0 means never.
-    #[prost(uint64, tag = "4")]
-    pub expires_at: u64,
-    /// The value's length.
-    #[prost(uint64, tag = "5")]
-    pub size: u64,
-    /// The value's content type.
-    #[prost(string, tag = "6")]
-    pub content_type: String,
-    /// The position in [`Tier`](crate::operation::Tier).
-    #[prost(uint32, tag = "7")]
-    pub tier: u32,
-    /// The value; absent when it is larger than a frame may be.
-    #[prost(bytes = "bytes", optional, tag = "8")]
-    pub value: Option<Bytes>,
-}
-
-/// An [`ApiError`](crate::ApiError).
-#[derive(Clone, PartialEq, Message)]
-pub struct Failed {
-    /// The code's text.
-    #[prost(string, tag = "1")]
-    pub code: String,
-    /// What was wrong.
-    #[prost(string, tag = "2")]
-    pub detail: String,
-    /// Seconds until a retry makes sense.
-    #[prost(uint32, optional, tag = "3")]
-    pub retry_after: Option<u32>,
-    /// The key's version.
-    #[prost(uint64, optional, tag = "4")]
-    pub version: Option<u64>,
-    /// The trace under which the sender has logged it.
-    #[prost(message, optional, tag = "5")]
-    pub trace: Option<Trace>,
-}
-
-/// See [`ListQuery`](crate::operation::ListQuery).
-#[derive(Clone, PartialEq, Message)]
-pub struct List {
-    /// The first name, included.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub start: Bytes,
-    /// The end, not included; empty means none.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub end: Bytes,
-    /// The most names to return.
-    #[prost(uint32, tag = "3")]
-    pub limit: u32,
-    /// The partitions that the sender wants from this node: one that it does not serve is `not_owner`.
-    #[prost(uint32, repeated, tag = "4")]
-    pub partitions: Vec<u32>,
-    /// The trace that the question belongs to.
-    #[prost(message, optional, tag = "5")]
-    pub trace: Option<Trace>,
-}
-
-/// The names of a [`List`].
-#[derive(Clone, PartialEq, Message)]
-pub struct Listed {
-    /// In the order of their bytes.
-    #[prost(message, repeated, tag = "1")]
-    pub names: Vec<ListedRow>,
-}
-
-/// One name of [`Listed`].
-#[derive(Clone, PartialEq, Message)]
-pub struct ListedRow {
-    /// See [`EntryName`](crate::EntryName).
-    #[prost(bytes = "bytes", tag = "1")]
-    pub name: Bytes,
-    /// The key's version.
-    #[prost(uint64, tag = "2")]
-    pub version: u64,
-    /// Milliseconds since the Unix epoch.
-    #[prost(uint64, tag = "3")]
-    pub modified_at: u64,
-    /// Milliseconds since the Unix epoch; 0 means never.
-    #[prost(uint64, tag = "4")]
-    pub expires_at: u64,
-    /// The value's length.
-    #[prost(uint64, tag = "5")]
-    pub size: u64,
+    /// What became of each operation.
+    #[prost(message, tag = "8")]
+    ExecutedBatch(ExecutedBatch),
+    /// Whether the object is.
+    #[prost(message, tag = "9")]
+    Released(Released),
 }
 
 /// A learner asks for a page of a partition's rows.
@@ -320,6 +184,15 @@ pub struct FirstOutcome {
     /// Milliseconds since the Unix epoch; 0 means never.
     #[prost(uint64, tag = "7")]
     pub expires_at: u64,
+    /// 0: the write was done, 1: its condition did not hold, 2: the key to be removed was not there.
+    #[prost(uint32, tag = "8")]
+    pub refused: u32,
+    /// The version that the refusal named.
+    #[prost(uint64, tag = "9")]
+    pub refused_version: u64,
+    /// The sum, if the write was an increment.
+    #[prost(sint64, optional, tag = "10")]
+    pub counted: Option<i64>,
 }
 
 /// Writes of a primary, in the order of their versions within each partition.
@@ -383,6 +256,15 @@ pub struct Append {
     /// The trace that the write belongs to.
     #[prost(message, optional, tag = "8")]
     pub trace: Option<Trace>,
+    /// See [`FirstOutcome::refused`]: then the row changes nothing.
+    #[prost(uint32, tag = "9")]
+    pub refused: u32,
+    /// See [`FirstOutcome::refused_version`].
+    #[prost(uint64, tag = "10")]
+    pub refused_version: u64,
+    /// The sum, if the write is an increment. Said only with an idempotency key.
+    #[prost(sint64, optional, tag = "11")]
+    pub counted: Option<i64>,
 }
 
 /// The object store has a version of a key.
@@ -391,12 +273,21 @@ pub struct Uploaded {
     /// See [`EntryName`](crate::EntryName).
     #[prost(bytes = "bytes", tag = "1")]
     pub name: Bytes,
-    /// The key's version that was looked at.
+    /// The version.
     #[prost(uint64, tag = "2")]
     pub version: u64,
-    /// The version that the object store has; 0: none any more.
-    #[prost(uint64, tag = "3")]
-    pub object_version: u64,
+    /// Where it is; absent for a deletion.
+    #[prost(message, optional, tag = "4")]
+    pub place: Option<Place>,
+    /// The epoch of the partition in which it was uploaded.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    /// The primary's process.
+    #[prost(uint64, tag = "6")]
+    pub primary_session: u64,
+    /// The process that is told.
+    #[prost(uint64, tag = "7")]
+    pub session: u64,
 }
 
 /// What became of the writes of a [`Replicate`]: all that are not refused are stored.
@@ -422,48 +313,6 @@ pub struct Refused {
     /// It could not store them.
     #[prost(bool, tag = "4")]
     pub failed: bool,
-}
-
-/// A primary asks for leases: promises that the receiver will not take its place for a while.
-#[derive(Clone, PartialEq, Message)]
-pub struct Renew {
-    /// The primary.
-    #[prost(string, tag = "1")]
-    pub primary: String,
-    /// Its session.
-    #[prost(uint64, tag = "2")]
-    pub primary_session: u64,
-    /// The session of the receiver.
-    #[prost(uint64, tag = "3")]
-    pub session: u64,
-    /// The partitions.
-    #[prost(message, repeated, tag = "4")]
-    pub leases: Vec<Lease>,
-}
-
-/// One partition of a [`Renew`].
-#[derive(Clone, PartialEq, Message)]
-pub struct Lease {
-    /// The partition.
-    #[prost(uint32, tag = "1")]
-    pub partition: u32,
-    /// The epoch of its entry.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// See [`Append::stable`].
-    #[prost(uint64, tag = "3")]
-    pub stable: u64,
-}
-
-/// The leases that were given.
-#[derive(Clone, PartialEq, Message)]
-pub struct Granted {
-    /// The partitions.
-    #[prost(uint32, repeated, tag = "1")]
-    pub partitions: Vec<u32>,
-    /// The process is about to stop: it gives no lease and takes no write any more.
-    #[prost(bool, tag = "2")]
-    pub leaving: bool,
 }
 
 /// A new primary asks for the writes of a partition that may not be on every replica.
@@ -542,4 +391,43 @@ pub struct Row {
     /// The value's checksum, as stored.
     #[prost(uint64, tag = "10")]
     pub checksum: u64,
+    /// Where the object store holds the value, if it is packed with others or has a name of its own.
+    #[prost(message, optional, tag = "11")]
+    pub place: Option<Place>,
+}
+
+/// Asks whether a segment is of no more use to a partition.
+#[derive(Clone, PartialEq, Message)]
+pub struct Release {
+    /// The segment, without the prefix.
+    #[prost(string, tag = "1")]
+    pub segment: String,
+    /// The partition.
+    #[prost(uint32, tag = "2")]
+    pub partition: u32,
+    /// The epoch under which the segment's rows of the partition were gathered.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// The highest of their versions.
+    #[prost(uint64, tag = "4")]
+    pub newest: u64,
+}
+
+/// The answer to [`Release`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Released {
+    /// It is of no more use, and never will be.
+    #[prost(bool, tag = "1")]
+    pub is_released: bool,
+}
+
+/// Where in the object store a value is.
+#[derive(Clone, PartialEq, Message)]
+pub struct Place {
+    /// The object, without the prefix.
+    #[prost(string, tag = "1")]
+    pub object: String,
+    /// The value's first byte in it.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
 }

@@ -1,5 +1,5 @@
-//! A counter that loses no update: read, add, write back under `If-Match`, and again when somebody was faster. Start a
-//! cluster with `cairn dev`, then `cargo run -p cairn-client-sdk --example counter`.
+//! An update that depends on the value and loses no other: read, compute, write back under `If-Match`, and again when
+//! somebody was faster. For addition alone, there is `Cache::increment`. Start a cluster with `cairn dev`, then `cargo run -p cairn-client-sdk --example counter`.
 
 use cairn_client::{Cache, Error};
 

@@ -4,24 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    ApiError, Bucket, EntryName, ErrorCode, Operation, TraceContext, Version,
+    ApiError, Bucket, ErrorCode,
     cluster::{ChangeRebalance, Node, Rebalance, Ring, Stats},
-    error::Problem,
+    data::Explanation,
     operation::Action,
     version::Condition,
 };
-use progenitor_client::ResponseValue;
-use reqwest::header;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    call::{self, Http, Reply},
+    batch::{BatchOperation, BatchReply, execute},
+    call::Http,
+    connection::{Connection, Shared},
     dots::DotClient,
     error::Error,
-    generated::master,
-    request::{Delete, Get, List, Put},
-    retry::{Pauses, patience},
+    request::{Delete, Get, Increment, List, Put},
     router::Router,
 };
 
@@ -32,34 +30,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const LONGEST_REQUEST: Duration = Duration::from_secs(300);
 /// Longer than a failover takes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A value, and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
-    /// The value.
-    pub bytes: Bytes,
-    /// As it was put, `application/octet-stream` when it was put without one.
-    pub content_type: String,
-    /// The version, which [`Put::if_match`] compares.
-    pub version: Version,
-    /// When it expires, to the second; `None` when it does not.
-    pub expires: Option<std::time::SystemTime>,
-    /// `Cache-Status` (RFC 9211): the node that had it, and the tier.
-    pub cache_status: String,
-}
-
-impl Value {
-    pub(crate) fn from_reply(reply: Reply) -> Self {
-        let text = |name| reply.text(&name).unwrap_or_default().to_owned();
-        Self {
-            content_type: text(header::CONTENT_TYPE),
-            version: reply.version(),
-            expires: reply.text(&header::EXPIRES).and_then(|date| httpdate::parse_http_date(date).ok()),
-            cache_status: text(header::HeaderName::from_static("cache-status")),
-            bytes: reply.body,
-        }
-    }
-}
 
 /// How a [`Cache`] is to be.
 #[derive(Clone, Debug)]
@@ -133,26 +103,13 @@ impl Builder {
             retries: self.retries,
             trace_context: self.trace_context,
         };
-        Ok(Cache { shared: Arc::new(shared), bucket })
+        Ok(Cache(Connection { shared: Arc::new(shared), bucket }))
     }
 }
 
 /// A connection to a cluster, in one bucket. Clones share it; the last one that is dropped ends its background task.
 #[derive(Clone, Debug)]
-pub struct Cache {
-    shared: Arc<Shared>,
-    bucket: Bucket,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    _follower: AbortOnDropHandle<()>,
-    pub(crate) router: Arc<Router>,
-    pub(crate) http: Http,
-    pub(crate) timeout: Duration,
-    pub(crate) retries: u32,
-    trace_context: fn() -> Option<String>,
-}
+pub struct Cache(Connection);
 
 impl Cache {
     /// Connects with the defaults; `urls` is a master's URL, or several, separated by commas.
@@ -179,27 +136,76 @@ impl Cache {
     /// # Errors
     /// [`Error::Invalid`] when it does not fit the grammar.
     pub fn bucket(&self, bucket: &str) -> Result<Self, Error> {
-        Ok(Self { shared: self.shared.clone(), bucket: Bucket::parse(bucket)? })
+        Ok(Self(Connection { shared: self.0.shared.clone(), bucket: Bucket::parse(bucket)? }))
     }
 
     /// Reads a key; options follow, and `.await` sends it, and gives `None` when the key is not there.
     pub fn get<'a>(&'a self, key: &'a str) -> Get<'a> {
-        Get::new(self, key)
+        Get::new(&self.0, key)
     }
 
     /// Stores a value; options follow, and `.await` sends it.
     pub fn put<'a>(&'a self, key: &'a str, value: impl Into<Bytes>) -> Put<'a> {
-        Put::new(self, key, value.into())
+        Put::new(&self.0, key, value.into())
     }
 
     /// Removes a key; options follow, and `.await` sends it.
     pub fn delete<'a>(&'a self, key: &'a str) -> Delete<'a> {
-        Delete::new(self, key)
+        Delete::new(&self.0, key)
+    }
+
+    /// Adds to a counter, a key whose value is an integer as decimal text; options follow, and `.await` sends it. A key
+    /// that is not there counts as 0, and of additions at the same time none is lost.
+    ///
+    /// ```no_run
+    /// # async fn run(cache: cairn_client::Cache) -> Result<(), cairn_client::Error> {
+    /// let visits = cache.increment("visits", 1).await?;
+    /// println!("visit {}", visits.value);
+    /// # Ok(()) }
+    /// ```
+    pub fn increment<'a>(&'a self, key: &'a str, delta: i64) -> Increment<'a> {
+        Increment::new(&self.0, key, delta)
+    }
+
+    /// Executes many operations, and gives a result for each, in their order. Each server gets its part in one request,
+    /// all at the same time; those on the same key are done in the order of the batch. It is no transaction: an operation
+    /// that fails changes nothing for the others. Any number may be given; values of more than 1 MiB are refused.
+    ///
+    /// ```no_run
+    /// use cairn_client::{BatchOperation, BatchReply};
+    ///
+    /// # async fn run(cache: cairn_client::Cache) -> Result<(), cairn_client::Error> {
+    /// let operations = [
+    ///     BatchOperation::put("user:42", "Ada"),
+    ///     BatchOperation::increment("visits", 1),
+    ///     BatchOperation::get("user:43"),
+    /// ];
+    /// for result in cache.batch(operations).await {
+    ///     match result? {
+    ///         BatchReply::Found(value) => println!("{value:?}"),
+    ///         BatchReply::Counted(counted) => println!("{}", counted.value),
+    ///         BatchReply::Stored(_) | BatchReply::Deleted(_) => {}
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn batch(&self, operations: impl IntoIterator<Item = BatchOperation>) -> Vec<Result<BatchReply, Error>> {
+        execute(&self.0, operations.into_iter().collect()).await
+    }
+
+    /// Where a key is and why: everything that is known of it but its value.
+    ///
+    /// # Errors
+    /// When no server that could know answers.
+    pub async fn explain(&self, key: &str) -> Result<Explanation, Error> {
+        let operation = self.0.operation(key, Condition::None, Action::Explain)?;
+        let reply = self.0.execute(&operation).await?;
+        reply.json().map_err(|failure| failure.into_error(false))
     }
 
     /// The bucket's keys in the order of their bytes.
     pub fn list(&self) -> List<'_> {
-        List::new(self)
+        List::new(&self.0)
     }
 
     /// Every registered node.
@@ -207,7 +213,7 @@ impl Cache {
     /// # Errors
     /// When no master answers.
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        Ok(self.ask(|master| async move { master.list_nodes().await }).await?.nodes)
+        Ok(self.0.ask(|master| async move { master.list_nodes().await }).await?.nodes)
     }
 
     /// The partition map, as the master has it now.
@@ -215,7 +221,7 @@ impl Cache {
     /// # Errors
     /// When no master answers.
     pub async fn ring(&self) -> Result<Ring, Error> {
-        self.ask(|master| async move { master.get_ring(None, None).await }).await
+        self.0.ask(|master| async move { master.get_ring(None, None).await }).await
     }
 
     /// What is moving between nodes, how fast, and how long that will take.
@@ -223,7 +229,7 @@ impl Cache {
     /// # Errors
     /// When no master answers.
     pub async fn rebalance(&self) -> Result<Rebalance, Error> {
-        self.ask(|master| async move { master.get_rebalance().await }).await
+        self.0.ask(|master| async move { master.get_rebalance().await }).await
     }
 
     /// Pauses, resumes or limits moves; what is absent stays as it is.
@@ -231,7 +237,7 @@ impl Cache {
     /// # Errors
     /// When no master answers, or a number is out of its bounds.
     pub async fn change_rebalance(&self, change: ChangeRebalance) -> Result<Rebalance, Error> {
-        self.ask(|master| async move { master.change_rebalance(&change).await }).await
+        self.0.ask(|master| async move { master.change_rebalance(&change).await }).await
     }
 
     /// Statistics of the whole cluster.
@@ -239,47 +245,6 @@ impl Cache {
     /// # Errors
     /// When no master answers.
     pub async fn stats(&self) -> Result<Stats, Error> {
-        self.ask(|master| async move { master.get_stats().await }).await
-    }
-
-    pub(crate) fn bucket_name(&self) -> &str {
-        self.bucket.as_str()
-    }
-
-    /// Asks a master something that may as well be asked twice.
-    pub(crate) async fn ask<T, F>(&self, question: impl Fn(master::Client) -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<ResponseValue<T>, progenitor_client::Error<Problem>>>,
-    {
-        let Shared { router, timeout, retries, .. } = &*self.shared;
-        let deadline = Instant::now() + *timeout;
-        let mut pauses = Pauses::default();
-        let mut left = *retries;
-        loop {
-            let failure = match router.ask(patience(deadline), &question).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            let pause = pauses.after(&failure);
-            if left == 0 || !failure.may_pass() || Instant::now() + pause >= deadline {
-                return Err(failure.into_error(false));
-            }
-            left -= 1;
-            sleep(pause).await;
-        }
-    }
-
-    /// An operation on a key of this bucket.
-    pub(crate) fn operation(&self, key: &str, condition: Condition, action: Action) -> Result<Operation, Error> {
-        let name = EntryName::new(&self.bucket, key)?;
-        if let Action::Put(put) = &action {
-            call::content_type(put)?;
-        }
-        let trace = (self.shared.trace_context)().and_then(|header| TraceContext::parse(&header));
-        Ok(Operation { trace, ..Operation::new(name, condition, action) })
-    }
-
-    pub(crate) async fn execute(&self, operation: &Operation) -> Result<Reply, Error> {
-        self.shared.execute(operation).await
+        self.0.ask(|master| async move { master.get_stats().await }).await
     }
 }

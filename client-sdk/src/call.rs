@@ -2,11 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use cairn_api_spec::{
-    ApiError, ErrorCode, Operation, Version,
+    Operation, TraceContext, Version,
+    batch::{Batch, BatchResult},
     error::Problem,
     name::encode_key,
-    operation::{Action, Consistency, IdempotencyKey, Put},
-    version::Condition,
+    operation::Action,
 };
 use futures_util::TryStreamExt as _;
 use progenitor_client::{ByteStream, Error, ResponseValue};
@@ -14,11 +14,13 @@ use reqwest::{
     Response, StatusCode,
     header::{self, HeaderMap, HeaderValue},
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     dots::{self, DotClient},
     error::{Failure, chain},
     generated::{Call, PLACEHOLDER, node},
+    parameters::{Parameters, content_type, increment, ttl},
 };
 
 /// The largest value that any server takes.
@@ -47,6 +49,11 @@ impl Reply {
         version(&self.headers)
     }
 
+    /// The JSON document.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| Failure::Strange(format!("{error}: {}", shown(&self.body))))
+    }
+
     pub(crate) fn text(&self, name: &header::HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -57,9 +64,10 @@ pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Resu
     if dots::needed(operation.name.key()) {
         return success(http.dots.send(&http.client, base, operation).await?).await;
     }
-    let Parameters { bucket, consistency, idempotency_key, if_match, if_none_match } = &Parameters::of(operation);
-    let (if_match, if_none_match) = (if_match.as_deref(), if_none_match.as_deref());
-    let (consistency, idempotency_key) = (consistency.as_ref(), *idempotency_key);
+    let parameters = &Parameters::of(operation);
+    let Parameters { bucket, idempotency_key, .. } = *parameters;
+    let (consistency, durability) = (parameters.consistency.as_ref(), parameters.durability.as_ref());
+    let (if_match, if_none_match) = (parameters.if_match.as_deref(), parameters.if_none_match.as_deref());
     let call = |content_type| {
         let traceparent = operation.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok());
         let call = Call { key_path: Some(encode_key(operation.name.key())), content_type, traceparent };
@@ -67,7 +75,7 @@ pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Resu
     };
     match &operation.action {
         Action::Get => {
-            let value = call(None).get_key(PLACEHOLDER, *bucket, consistency, if_match, if_none_match).await;
+            let value = call(None).get_key(PLACEHOLDER, bucket, consistency, if_match, if_none_match).await;
             read_all(match value {
                 Ok(value) => value,
                 Err(error) => return Err(failure(error).await),
@@ -75,87 +83,61 @@ pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Resu
             .await
         }
         Action::Head => {
-            answered(call(None).head_key(PLACEHOLDER, *bucket, consistency, if_match, if_none_match).await).await
+            answered(call(None).head_key(PLACEHOLDER, bucket, consistency, if_match, if_none_match).await).await
         }
         Action::Put(put) => {
             let client = call(content_type(put).map_err(|error| Failure::Unsent(error.to_string()))?);
-            let (durability, ttl) = (put.durability.as_ref(), ttl(put));
-            let value = put.value.clone();
-            let ttl = ttl.as_deref();
-            answered(
-                client
-                    .put_key(
-                        PLACEHOLDER,
-                        *bucket,
-                        durability,
-                        ttl,
-                        None,
-                        idempotency_key,
-                        if_match,
-                        if_none_match,
-                        value,
-                    )
-                    .await,
-            )
-            .await
+            let (ttl, value) = (ttl(put.ttl), put.value.clone());
+            let (key, ttl, name) = (PLACEHOLDER, ttl.as_deref(), idempotency_key);
+            let put = client.put_key(key, bucket, durability, ttl, None, name, if_match, if_none_match, value);
+            answered(put.await).await
         }
-        Action::Delete { durability } => {
-            let durability = durability.as_ref();
-            answered(
-                call(None).delete_key(PLACEHOLDER, *bucket, durability, idempotency_key, if_match, if_none_match).await,
-            )
-            .await
+        Action::Delete { .. } => {
+            let client = call(None);
+            let delete = client.delete_key(PLACEHOLDER, bucket, durability, idempotency_key, if_match, if_none_match);
+            answered(delete.await).await
         }
-    }
-}
-
-/// What an operation says beside its key and value, as HTTP has it.
-pub(crate) struct Parameters<'a> {
-    pub(crate) bucket: Option<&'a str>,
-    pub(crate) consistency: Option<Consistency>,
-    pub(crate) idempotency_key: Option<&'a str>,
-    pub(crate) if_match: Option<String>,
-    pub(crate) if_none_match: Option<String>,
-}
-
-impl<'a> Parameters<'a> {
-    pub(crate) fn of(operation: &'a Operation) -> Self {
-        let etag = |version: Version| Some(format!("\"{version}\""));
-        let (if_match, if_none_match) = match operation.condition {
-            Condition::None => (None, None),
-            Condition::Exists => (Some("*".to_owned()), None),
-            Condition::Matches(version) => (etag(version), None),
-            Condition::Absent => (None, Some("*".to_owned())),
-            Condition::Differs(version) => (None, etag(version)),
-        };
-        Self {
-            bucket: Some(operation.name.bucket()),
-            consistency: operation.is_eventual().then_some(Consistency::Eventual),
-            idempotency_key: operation.idempotency_key.as_ref().map(IdempotencyKey::as_str),
-            if_match,
-            if_none_match,
+        Action::Increment { delta, ttl, .. } => {
+            let (client, body) = (call(None), increment(*delta, *ttl));
+            let key = PLACEHOLDER;
+            let sum =
+                client.increment_counter(key, bucket, durability, idempotency_key, if_match, if_none_match, &body);
+            document(sum.await).await
         }
+        Action::Explain => document(call(None).explain_key(PLACEHOLDER, bucket).await).await,
     }
-}
-
-pub(crate) fn ttl(put: &Put) -> Option<String> {
-    put.ttl.map(|ttl| format!("{}ms", ttl.as_millis()))
-}
-
-/// # Errors
-/// `invalid_parameter` for what cannot stand in a header.
-pub(crate) fn content_type(put: &Put) -> Result<Option<HeaderValue>, ApiError> {
-    if put.content_type.is_empty() {
-        return Ok(None);
-    }
-    let refuse =
-        |_| ApiError::new(ErrorCode::InvalidParameter, "the content type has characters that no header may have");
-    HeaderValue::from_str(&put.content_type).map(Some).map_err(refuse)
 }
 
 async fn answered(result: Result<ResponseValue<()>, Error<Problem>>) -> Result<Reply, Failure> {
     match result {
         Ok(value) => Ok(Reply { status: value.status(), headers: value.headers().clone(), body: Bytes::new() }),
+        Err(error) => Err(failure(error).await),
+    }
+}
+
+/// Sends operations of a batch to the server at `base`.
+pub(crate) async fn send_batch(
+    http: &Http,
+    base: &str,
+    batch: &Batch,
+    trace: Option<TraceContext>,
+) -> Result<Vec<BatchResult>, Failure> {
+    let traceparent = trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok());
+    let client = node::Client::new_with_client(base, http.client.clone(), Call { traceparent, ..Call::default() });
+    match client.execute_batch(None, batch).await {
+        Ok(value) => Ok(value.into_inner().results),
+        Err(error) => Err(failure(error).await),
+    }
+}
+
+/// A reply with a JSON document, which it has as text again: so it also comes for the keys that `dots` sends.
+async fn document<T: Serialize>(result: Result<ResponseValue<T>, Error<Problem>>) -> Result<Reply, Failure> {
+    match result {
+        Ok(value) => {
+            let (status, headers) = (value.status(), value.headers().clone());
+            let body = serde_json::to_vec(&*value).map_err(|error| Failure::Strange(error.to_string()))?;
+            Ok(Reply { status, headers, body: body.into() })
+        }
         Err(error) => Err(failure(error).await),
     }
 }

@@ -15,9 +15,9 @@ use reqwest::{
 };
 
 use crate::{
-    call::{Parameters, content_type, ttl},
     error::{Failure, chain},
     generated::{PLACEHOLDER, of_a_server},
+    parameters::{Parameters, content_type, increment, ttl},
 };
 
 /// Whether a key needs this.
@@ -57,15 +57,18 @@ impl DotClient {
 }
 
 fn build(client: &reqwest::Client, base: &str, operation: &Operation) -> Result<reqwest::Request, Failure> {
-    let url = format!("{base}/keys/{PLACEHOLDER}");
-    let Parameters { bucket, consistency, idempotency_key, if_match, if_none_match } = Parameters::of(operation);
-    let (method, durability) = match &operation.action {
-        Action::Get => (Method::GET, None),
-        Action::Head => (Method::HEAD, None),
-        Action::Put(put) => (Method::PUT, put.durability),
-        Action::Delete { durability } => (Method::DELETE, *durability),
+    let Parameters { bucket, consistency, durability, idempotency_key, if_match, if_none_match } =
+        Parameters::of(operation);
+    let (method, resource) = match &operation.action {
+        Action::Get => (Method::GET, "keys"),
+        Action::Head => (Method::HEAD, "keys"),
+        Action::Put(_) => (Method::PUT, "keys"),
+        Action::Delete { .. } => (Method::DELETE, "keys"),
+        Action::Increment { .. } => (Method::POST, "counters"),
+        Action::Explain => (Method::GET, "explain"),
     };
-    let mut request = client.request(method, url).query(&[("bucket", bucket)]).query(&[("durability", durability)]);
+    let mut request = client.request(method, format!("{base}/{resource}/{PLACEHOLDER}"));
+    request = request.query(&[("bucket", bucket)]).query(&[("durability", durability)]);
     request = request.query(&[("consistency", consistency)]);
     if let Some(key) = idempotency_key {
         request = request.header("idempotency-key", key);
@@ -79,12 +82,16 @@ fn build(client: &reqwest::Client, base: &str, operation: &Operation) -> Result<
     if let Some(condition) = if_none_match {
         request = request.header(IF_NONE_MATCH, condition);
     }
-    if let Action::Put(put) = &operation.action {
-        let content_type = content_type(put).map_err(|error| Failure::Unsent(error.to_string()))?;
-        request = request.query(&[("ttl", ttl(put))]).body(put.value.clone());
-        if let Some(content_type) = content_type {
-            request = request.header(CONTENT_TYPE, content_type);
+    match &operation.action {
+        Action::Put(put) => {
+            let content_type = content_type(put).map_err(|error| Failure::Unsent(error.to_string()))?;
+            request = request.query(&[("ttl", ttl(put.ttl))]).body(put.value.clone());
+            if let Some(content_type) = content_type {
+                request = request.header(CONTENT_TYPE, content_type);
+            }
         }
+        Action::Increment { delta, ttl, .. } => request = request.json(&increment(*delta, *ttl)),
+        Action::Get | Action::Head | Action::Delete { .. } | Action::Explain => {}
     }
     request.build().map_err(|error| Failure::Unsent(chain(&error)))
 }

@@ -58,7 +58,7 @@ impl Error {
 }
 
 /// What one attempt at one server came to, when not to a reply.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Nothing has left this process.
     #[error("{0}")]

@@ -21,10 +21,11 @@
 //! | module | owns |
 //! |---|---|
 //! | `cache` | [`Cache`]: how it is set up, and what can be asked of it |
-//! | `request` | the requests that have options |
+//! | `request`, `batch` | the requests that have options; many operations at once |
+//! | `connection` | sends an operation until it is answered or the time is over |
 //! | `retry` | where an operation goes, and when it is sent again |
 //! | `router` | the partition map, and following it |
-//! | `call` | one attempt at one server |
+//! | `call`, `parameters` | one attempt at one server; what an operation says, as HTTP has it |
 //! | `dots` | the keys `.` and `..`, which URL libraries resolve away |
 //! | [`generated`] | what progenitor makes of the OpenAPI documents |
 //!
@@ -56,23 +57,27 @@
 //! # Ok(()) }
 //! ```
 
+mod batch;
 mod cache;
 mod call;
+mod connection;
 mod dots;
 mod error;
 pub mod generated;
+mod parameters;
 mod request;
 mod retry;
 mod router;
 
-pub use cache::{Builder, Cache, Value};
+pub use batch::{BatchOperation, BatchReply};
+pub use cache::{Builder, Cache};
 pub use cairn_api_spec::{
     Bucket, ErrorCode, Version,
     cluster::{ChangeRebalance, Move, Node, NodeState, NodeStats, Partition, Rebalance, Ring, Stats},
-    data::{EntryMetadata, KeyList},
+    data::{Asked, EntryMetadata, Explanation, KeyList, KeyState},
     error::Problem,
-    operation::Durability,
+    operation::{Durability, Tier},
     version::Condition,
 };
 pub use error::Error;
-pub use request::{Delete, Get, List, Put, Stored};
+pub use request::{Counted, Delete, Get, Increment, List, Put, Stored, Value};

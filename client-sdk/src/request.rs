@@ -5,30 +5,55 @@ use std::{num::NonZeroU32, pin::Pin, time::Duration};
 use bytes::Bytes;
 use cairn_api_spec::{
     ApiError, ErrorCode, Operation, Version,
-    data::{EntryMetadata, KeyList},
+    data::{self, EntryMetadata, KeyList},
     operation::{self, Action, Consistency, Durability, IdempotencyKey},
     version::Condition,
 };
 use futures_util::{Stream, TryStreamExt as _, stream};
-use reqwest::StatusCode;
+use reqwest::{StatusCode, header};
 
-use crate::{
-    cache::{Cache, Value},
-    error::Error,
-};
+use crate::{call::Reply, connection::Connection, error::Error};
+
+/// A value, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The value.
+    pub bytes: Bytes,
+    /// As it was put, `application/octet-stream` when it was put without one.
+    pub content_type: String,
+    /// The version, which [`Put::if_match`] compares.
+    pub version: Version,
+    /// When it expires, to the second; `None` when it does not.
+    pub expires: Option<std::time::SystemTime>,
+    /// `Cache-Status` (RFC 9211): the node that had it, and the tier.
+    pub cache_status: String,
+}
+
+impl Value {
+    pub(crate) fn from_reply(reply: Reply) -> Self {
+        let text = |name| reply.text(&name).unwrap_or_default().to_owned();
+        Self {
+            content_type: text(header::CONTENT_TYPE),
+            version: reply.version(),
+            expires: reply.text(&header::EXPIRES).and_then(|date| httpdate::parse_http_date(date).ok()),
+            cache_status: text(header::HeaderName::from_static("cache-status")),
+            bytes: reply.body,
+        }
+    }
+}
 
 /// A read; `.await` sends it, and gives `None` when the key is not there.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before it is awaited"]
 pub struct Get<'a> {
-    cache: &'a Cache,
+    connection: &'a Connection,
     key: &'a str,
     consistency: Consistency,
 }
 
 impl<'a> Get<'a> {
-    pub(crate) fn new(cache: &'a Cache, key: &'a str) -> Self {
-        Self { cache, key, consistency: Consistency::Strong }
+    pub(crate) fn new(connection: &'a Connection, key: &'a str) -> Self {
+        Self { connection, key, consistency: Consistency::Strong }
     }
 
     /// Any in-sync replica may answer, so the value may be stale. The reads of a hot key are spread over all of them,
@@ -52,7 +77,7 @@ pub struct Stored {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before it is awaited"]
 pub struct Put<'a> {
-    cache: &'a Cache,
+    connection: &'a Connection,
     key: &'a str,
     condition: Condition,
     idempotency_key: Option<String>,
@@ -60,9 +85,9 @@ pub struct Put<'a> {
 }
 
 impl<'a> Put<'a> {
-    pub(crate) fn new(cache: &'a Cache, key: &'a str, value: Bytes) -> Self {
+    pub(crate) fn new(connection: &'a Connection, key: &'a str, value: Bytes) -> Self {
         let put = operation::Put { value, content_type: String::new(), ttl: None, durability: None };
-        Self { cache, key, condition: Condition::None, idempotency_key: None, put }
+        Self { connection, key, condition: Condition::None, idempotency_key: None, put }
     }
 
     /// How long the key lives, from 1 ms to ten years; without it, as the node is set (for ever, unless told).
@@ -88,7 +113,7 @@ impl<'a> Put<'a> {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before it is awaited"]
 pub struct Delete<'a> {
-    cache: &'a Cache,
+    connection: &'a Connection,
     key: &'a str,
     condition: Condition,
     idempotency_key: Option<String>,
@@ -96,8 +121,48 @@ pub struct Delete<'a> {
 }
 
 impl<'a> Delete<'a> {
-    pub(crate) fn new(cache: &'a Cache, key: &'a str) -> Self {
-        Self { cache, key, condition: Condition::None, idempotency_key: None, durability: None }
+    pub(crate) fn new(connection: &'a Connection, key: &'a str) -> Self {
+        Self { connection, key, condition: Condition::None, idempotency_key: None, durability: None }
+    }
+
+    /// What must have happened before the answer; `disk` without it.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+}
+
+/// A counter after an addition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The sum.
+    pub value: i64,
+    /// The key's new version.
+    pub version: Version,
+}
+
+/// An addition to a counter; `.await` sends it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before it is awaited"]
+pub struct Increment<'a> {
+    connection: &'a Connection,
+    key: &'a str,
+    condition: Condition,
+    idempotency_key: Option<String>,
+    delta: i64,
+    ttl: Option<Duration>,
+    durability: Option<Durability>,
+}
+
+impl<'a> Increment<'a> {
+    pub(crate) fn new(connection: &'a Connection, key: &'a str, delta: i64) -> Self {
+        Self { connection, key, condition: Condition::None, idempotency_key: None, delta, ttl: None, durability: None }
+    }
+
+    /// How long a counter lives that is created by this; one that is there keeps its expiry.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
     }
 
     /// What must have happened before the answer; `disk` without it.
@@ -152,6 +217,7 @@ macro_rules! writes {
 
 writes!(Put);
 writes!(Delete);
+writes!(Increment);
 
 type Sending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
@@ -167,9 +233,9 @@ impl<'a> IntoFuture for Get<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let mut operation = self.cache.operation(self.key, Condition::None, Action::Get)?;
+            let mut operation = self.connection.operation(self.key, Condition::None, Action::Get)?;
             operation.consistency = self.consistency;
-            match self.cache.execute(&operation).await {
+            match self.connection.execute(&operation).await {
                 Ok(reply) => Ok(Some(Value::from_reply(reply))),
                 Err(error) if error.code() == Some(ErrorCode::KeyNotFound) => Ok(None),
                 Err(error) => Err(error),
@@ -184,8 +250,8 @@ impl<'a> IntoFuture for Put<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let operation = self.cache.operation(self.key, self.condition, Action::Put(self.put))?;
-            let reply = self.cache.execute(&repeatable(operation, self.idempotency_key)?).await?;
+            let operation = self.connection.operation(self.key, self.condition, Action::Put(self.put))?;
+            let reply = self.connection.execute(&repeatable(operation, self.idempotency_key)?).await?;
             Ok(Stored { version: reply.version(), created: reply.status == StatusCode::CREATED })
         })
     }
@@ -198,8 +264,8 @@ impl<'a> IntoFuture for Delete<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let action = Action::Delete { durability: self.durability };
-            let operation = self.cache.operation(self.key, self.condition, action)?;
-            match self.cache.execute(&repeatable(operation, self.idempotency_key)?).await {
+            let operation = self.connection.operation(self.key, self.condition, action)?;
+            match self.connection.execute(&repeatable(operation, self.idempotency_key)?).await {
                 Ok(reply) => Ok(Some(reply.version())),
                 Err(error) if error.code() == Some(ErrorCode::KeyNotFound) => Ok(None),
                 Err(error) => Err(error),
@@ -208,19 +274,34 @@ impl<'a> IntoFuture for Delete<'a> {
     }
 }
 
+impl<'a> IntoFuture for Increment<'a> {
+    type Output = Result<Counted, Error>;
+    type IntoFuture = Sending<'a, Counted>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { connection, key, condition, idempotency_key, delta, ttl, durability } = self;
+            let operation = connection.operation(key, condition, Action::Increment { delta, ttl, durability })?;
+            let reply = connection.execute(&repeatable(operation, idempotency_key)?).await?;
+            let counter: data::Counter = reply.json().map_err(|failure| failure.into_error(true))?;
+            Ok(Counted { value: counter.value, version: counter.version })
+        })
+    }
+}
+
 /// A listing; [`List::page`] and [`List::stream`] send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before `page` or `stream`"]
 pub struct List<'a> {
-    cache: &'a Cache,
+    connection: &'a Connection,
     prefix: Option<String>,
     limit: Option<NonZeroU32>,
     cursor: Option<String>,
 }
 
 impl<'a> List<'a> {
-    pub(crate) fn new(cache: &'a Cache) -> Self {
-        Self { cache, prefix: None, limit: None, cursor: None }
+    pub(crate) fn new(connection: &'a Connection) -> Self {
+        Self { connection, prefix: None, limit: None, cursor: None }
     }
 
     /// Only keys that begin with this.
@@ -246,10 +327,10 @@ impl<'a> List<'a> {
     /// # Errors
     /// [`Error`].
     pub async fn page(&self) -> Result<KeyList, Error> {
-        let Self { cache, prefix, limit, cursor } = self;
+        let Self { connection, prefix, limit, cursor } = self;
         let (prefix, cursor) = (prefix.as_deref(), cursor.as_deref());
-        let bucket = Some(cache.bucket_name());
-        cache.ask(|master| async move { master.list_keys(bucket, cursor, *limit, prefix).await }).await
+        let bucket = Some(connection.bucket_name());
+        connection.ask(|master| async move { master.list_keys(bucket, cursor, *limit, prefix).await }).await
     }
 
     /// Every key, fetched page by page as it is needed. What is written or removed meanwhile may or may not be seen.

@@ -24,6 +24,11 @@ fn to_u32(durability: Option<Durability>) -> u32 {
     durability.map_or(0, |d| d as u32 + 1)
 }
 
+/// 0 stands for none.
+fn to_millis(ttl: Option<Duration>) -> u64 {
+    ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn expiry(millis: u64) -> Option<u64> {
     (millis > 0).then_some(millis)
 }
@@ -55,13 +60,20 @@ impl Execute {
                 message.action = 2;
                 message.value = put.value;
                 message.content_type = put.content_type;
-                message.ttl_ms = put.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+                message.ttl_ms = to_millis(put.ttl);
                 message.durability = to_u32(put.durability);
             }
             Action::Delete { durability } => {
                 message.action = 3;
                 message.durability = to_u32(durability);
             }
+            Action::Increment { delta, ttl, durability } => {
+                message.action = 4;
+                message.delta = delta;
+                message.ttl_ms = to_millis(ttl);
+                message.durability = to_u32(durability);
+            }
+            Action::Explain => message.action = 5,
         }
         message
     }
@@ -76,6 +88,7 @@ impl Execute {
             Some(i) => Some(*DURABILITIES.get(i as usize).ok_or_else(|| unreadable("durability"))?),
         };
         let version = Version(self.condition_version);
+        let ttl = (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms));
         Ok(Operation {
             name: EntryName::from_bytes(self.name)?,
             condition: match self.condition {
@@ -89,13 +102,10 @@ impl Execute {
             action: match self.action {
                 0 => Action::Get,
                 1 => Action::Head,
-                2 => Action::Put(Put {
-                    value: self.value,
-                    content_type: self.content_type,
-                    ttl: (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms)),
-                    durability,
-                }),
+                2 => Action::Put(Put { value: self.value, content_type: self.content_type, ttl, durability }),
                 3 => Action::Delete { durability },
+                4 => Action::Increment { delta: self.delta, ttl, durability },
+                5 => Action::Explain,
                 _ => return Err(unreadable("action")),
             },
             consistency: if self.eventual { Consistency::Eventual } else { Consistency::Strong },
@@ -127,6 +137,14 @@ impl From<Outcome> for Executed {
             Outcome::Stored { created, metadata } => of(if created { 4 } else { 3 }, metadata),
             Outcome::Deleted(version) => bare(5, version),
             Outcome::ConditionFailed(version) => bare(6, version),
+            Outcome::Counted { value, created, metadata } => {
+                Self { counted: value, ..of(if created { 8 } else { 7 }, metadata) }
+            }
+            Outcome::Explained(explanation) => Self {
+                // Its maps have keys that are text, and nothing else can fail.
+                explanation: serde_json::to_vec(&explanation).unwrap_or_default().into(),
+                ..bare(9, explanation.version)
+            },
         }
     }
 }
@@ -152,6 +170,9 @@ impl TryFrom<Executed> for Outcome {
             4 => Self::Stored { created: true, metadata },
             5 => Self::Deleted(version),
             6 => Self::ConditionFailed(version),
+            7 => Self::Counted { value: message.counted, created: false, metadata },
+            8 => Self::Counted { value: message.counted, created: true, metadata },
+            9 => Self::Explained(serde_json::from_slice(&message.explanation).map_err(|_| unreadable("explanation"))?),
             _ => return Err(unreadable("outcome")),
         })
     }
@@ -261,7 +282,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Bucket;
+    use crate::{name::Bucket, peer::BatchAnswer};
 
     fn sent(operation: Operation) -> Result<Operation, ApiError> {
         Execute::new(operation, 7).into_operation()
@@ -282,6 +303,31 @@ mod tests {
         assert_eq!(sent(delete).unwrap().idempotency_key, Some(key));
         let broken = Execute { idempotency_key: "a b".to_owned(), ..Execute::new(of(Action::Get), 7) };
         assert_eq!(broken.into_operation().unwrap_err().code, ErrorCode::InvalidParameter);
+    }
+
+    #[test]
+    fn an_increment_travels_with_what_it_adds_and_comes_back_with_the_sum() {
+        let (ttl, durability) = (Some(Duration::from_millis(250)), Some(Durability::Memory));
+        let action = sent(of(Action::Increment { delta: i64::MIN, ttl, durability })).unwrap().action;
+        let Action::Increment { delta: i64::MIN, ttl: t, durability: d } = action else { panic!("{action:?}") };
+        assert_eq!((t, d), (ttl, durability));
+        let metadata =
+            Metadata { version: Version(1), modified_at: 2, expires_at: None, size: 2, content_type: String::new() };
+        for created in [false, true] {
+            let counted = Outcome::Counted { value: -7, created, metadata: metadata.clone() };
+            let back = Outcome::try_from(Executed::from(counted)).unwrap();
+            assert!(matches!(back, Outcome::Counted { value: -7, created: c, .. } if c == created), "{back:?}");
+        }
+    }
+
+    #[test]
+    fn each_operation_of_a_batch_comes_back_with_its_own_end() {
+        let failed = ApiError::new(ErrorCode::NotAnInteger, "no").with_version(Version(3));
+        for result in [Err(failed), Ok(Outcome::Missing(Version(4)))] {
+            let back = Result::<Outcome, ApiError>::from(BatchAnswer::from(result.clone()));
+            assert_eq!(format!("{back:?}"), format!("{result:?}"));
+        }
+        assert!(Result::<Outcome, ApiError>::from(BatchAnswer { kind: None }).is_err());
     }
 
     #[test]

@@ -24,25 +24,34 @@ pub(crate) struct Fake {
     pub(crate) url: String,
     /// The heads of requests.
     seen: Arc<Mutex<Vec<String>>>,
+    /// Their bodies.
+    bodies: Arc<Mutex<Vec<String>>>,
     _task: AbortOnDropHandle<()>,
 }
 
-type Handler = dyn Fn(&str) -> Answer + Send + Sync;
+type Handler = dyn Fn(&str, &str) -> Answer + Send + Sync;
+type Texts = Arc<Mutex<Vec<String>>>;
 
 impl Fake {
     /// `answer` gets the request line.
     pub(crate) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::reading(move |line, _| answer(line)).await
+    }
+
+    /// `answer` gets the request line and the body.
+    pub(crate) async fn reading(answer: impl Fn(&str, &str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (seen, answer): (Arc<Mutex<Vec<String>>>, Arc<Handler>) = (Arc::default(), Arc::new(answer));
-        let remembered = seen.clone();
+        let (seen, bodies) = (Texts::default(), Texts::default());
+        let answer: Arc<Handler> = Arc::new(answer);
+        let remembered = (seen.clone(), bodies.clone());
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 connections.spawn(serve(stream, remembered.clone(), answer.clone()));
             }
         });
-        Self { url, seen, _task: AbortOnDropHandle::new(task) }
+        Self { url, seen, bodies, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Method and path of every request, but those that wait for the next map.
@@ -61,6 +70,11 @@ impl Fake {
         self.header("idempotency-key")
     }
 
+    /// The JSON document of every request that has one.
+    pub(crate) fn documents(&self) -> Vec<serde_json::Value> {
+        self.bodies.lock().unwrap().iter().filter_map(|body| serde_json::from_str(body).ok()).collect()
+    }
+
     /// A header of every request that has it.
     pub(crate) fn header(&self, name: &str) -> Vec<String> {
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned);
@@ -69,14 +83,15 @@ impl Fake {
 }
 
 /// One request, one connection.
-async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc<Handler>) {
-    let Some(head) = read(&mut stream).await else { return };
+async fn serve(mut stream: TcpStream, (seen, bodies): (Texts, Texts), answer: Arc<Handler>) {
+    let Some((head, body)) = read(&mut stream).await else { return };
     let line = head.lines().next().unwrap();
     let answer = if line.contains("wait=") {
         Answer::Hang
     } else {
         seen.lock().unwrap().push(head.clone());
-        answer(line)
+        bodies.lock().unwrap().push(body.clone());
+        answer(line, &body)
     };
     match answer {
         Answer::Close => {}
@@ -91,8 +106,8 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc
     }
 }
 
-/// The head; the body is read, too, so that closing does not reset the connection.
-async fn read(stream: &mut TcpStream) -> Option<String> {
+/// The head and the body, which is read in any case, so that closing does not reset the connection.
+async fn read(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
@@ -103,7 +118,7 @@ async fn read(stream: &mut TcpStream) -> Option<String> {
         let length =
             head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
         if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
-            return Some(head.to_owned());
+            return Some((head.to_owned(), body.to_owned()));
         }
     }
 }
@@ -129,6 +144,22 @@ pub(crate) fn problem_after(code: ErrorCode, retry_after: u32) -> Answer {
         &status[..3]
     );
     Answer::Reply(status, "ETag: \"7\"\r\nContent-Type: application/problem+json\r\n".to_owned(), body)
+}
+
+/// A map in which each of these nodes has one partition to itself.
+pub(crate) fn ring_of(epoch: u64, addresses: &[&str]) -> Answer {
+    let node = |i: usize| serde_json::json!({"node_id": format!("n{i}"), "incarnation": 1, "address": addresses[i], "peer_address": "127.0.0.1:1"});
+    let partition = |i: usize| serde_json::json!({"id": i, "epoch": epoch, "primary": format!("n{i}"), "in_sync": [format!("n{i}")], "learners": []});
+    let body = serde_json::json!({
+        "cluster_id": 1, "epoch": epoch, "partition_count": addresses.len(), "hash": "xxh3-64",
+        "nodes": (0..addresses.len()).map(node).collect::<Vec<_>>(),
+        "partitions": (0..addresses.len()).map(partition).collect::<Vec<_>>(),
+    });
+    json(&body)
+}
+
+pub(crate) fn json(body: &serde_json::Value) -> Answer {
+    Answer::Reply("200 OK", "Content-Type: application/json\r\n".to_owned(), body.to_string())
 }
 
 /// A map of one partition, which all of these nodes hold; the first is the primary.

@@ -1,6 +1,7 @@
 //! Where requests go, and which of them are repeated, against servers that misbehave as told.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+mod batches;
 mod fake;
 mod reads;
 mod repetitions;

@@ -39,6 +39,10 @@ pub trait DataApi: Send + Sync + 'static {
     /// Executes a put whose value is longer than [`DataApi::buffer_bytes`]; the operation's own value is empty.
     fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>>;
 
+    /// Executes operations, those on the same key in their order, and gives a result for each. Values of reads come as
+    /// far as an [`AnswerRoom`](cairn_api_spec::batch::AnswerRoom) admits them.
+    fn batch(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<Outcome, ApiError>>>;
+
     /// The first names of a range, over all partitions, in the order of their bytes; asked for in a trace, or in none.
     fn list(&self, query: ListQuery, trace: Option<TraceContext>) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>>;
 

@@ -29,8 +29,8 @@ pub(crate) struct Binary(Vec<u8>);
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct KeyPath {
-    /// 1 to 1,024 bytes of UTF-8 without control characters: all that follows `/keys/`, percent-decoded once. A slash
-    /// may be written as it is or as `%2F`.
+    /// 1 to 1,024 bytes of UTF-8 without control characters: all the rest of the path, percent-decoded once. A slash may
+    /// be written as it is or as `%2F`.
     #[param(example = "user:42")]
     key: String,
 }
@@ -95,6 +95,16 @@ pub(crate) struct Conditions {
 pub(crate) struct Idempotency {
     /// 1 to 255 visible ASCII characters, made up for this one write, such as a random UUID. For ten minutes the same
     /// write sent again under it is not done again, and gets the first one's answer.
+    #[param(rename = "Idempotency-Key", value_type = String, required = false)]
+    idempotency_key: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct BatchIdempotency {
+    /// 1 to 251 visible ASCII characters, made up for this one batch. Each write of it counts as sent under this key, a
+    /// colon and its place in the batch, from 0: `order-17:0`. For ten minutes the same batch sent again under it does no
+    /// write again, and gets the first answers.
     #[param(rename = "Idempotency-Key", value_type = String, required = false)]
     idempotency_key: String,
 }
@@ -173,6 +183,15 @@ errors! {
         InvalidKey, KeyNotFound, PreconditionFailed, BelowMinInSync, ObjectStoreUnavailable, OutcomeUnknown,
         StorageFull,
     ];
+    /// How an increment can fail.
+    IncrementErrors = [
+        InvalidKey, InvalidTtl, InvalidBody, NotAnInteger, PreconditionFailed, ValueTooLarge, UnsupportedMediaType,
+        BelowMinInSync, ObjectStoreUnavailable, OutcomeUnknown, StorageFull,
+    ];
+    /// How a batch as a whole can fail.
+    BatchErrors = [InvalidBody, ValueTooLarge, UnsupportedMediaType];
+    /// How an explanation can fail.
+    ExplainErrors = [InvalidKey];
     /// How a listing can fail.
     ListErrors = [];
 }
@@ -196,7 +215,7 @@ fn problem(status: u16, codes: &[ErrorCode]) -> Response {
     let content = Content::builder().schema(Some(schema)).example(example).build();
     let mut response =
         Response::builder().description(described.join(" ")).content("application/problem+json", content);
-    if matches!(status, 404 | 412) {
+    if matches!(status, 404 | 409 | 412) {
         response = response
             .header("ETag", header(Type::String, "The key's version, quoted; `\"0\"` means never seen, or forgotten."));
     }

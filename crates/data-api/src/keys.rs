@@ -20,6 +20,8 @@ use crate::{
     upload,
 };
 
+const PREFIX: &str = "/keys/";
+
 /// Read a value
 ///
 /// The value as it was stored, with its `Content-Type`. Every reply has the key's version as `ETag`; with
@@ -145,7 +147,7 @@ pub(crate) async fn delete_key(request: HttpRequest, shared: Data<Shared>) -> Ht
 
 async fn read(request: &HttpRequest, shared: &Shared, action: Action) -> Result<Reply, ApiError> {
     let query = Query::parse(request, &["bucket", "consistency"])?;
-    let mut operation = Operation::new(request::name(request, &query)?, request::condition(request)?, action);
+    let mut operation = Operation::new(request::name(request, &query, PREFIX)?, request::condition(request)?, action);
     operation.consistency = query.consistency()?;
     request::trace(request, &mut operation);
     let reply = shared.api.execute(operation).await?;
@@ -164,7 +166,7 @@ async fn put(request: &HttpRequest, shared: &Shared, payload: Payload) -> Result
     };
     let operation = write(request, &query, Action::Put(put))?;
     let declared = request::declared_length(request);
-    let reply = upload::put_body(&*shared.api, operation, payload, declared).await?;
+    let reply = upload::put_body(&*shared.api, &shared.budget, operation, payload, declared).await?;
     request::describe(request, &reply);
     reply::put(reply.outcome)
 }
@@ -178,7 +180,7 @@ async fn delete(request: &HttpRequest, shared: &Shared) -> Result<HttpResponse, 
 }
 
 fn write(request: &HttpRequest, query: &Query<'_>, action: Action) -> Result<Operation, ApiError> {
-    let mut operation = Operation::new(request::name(request, query)?, request::condition(request)?, action);
+    let mut operation = Operation::new(request::name(request, query, PREFIX)?, request::condition(request)?, action);
     operation.idempotency_key = request::idempotency_key(request)?;
     request::trace(request, &mut operation);
     Ok(operation)

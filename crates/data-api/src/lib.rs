@@ -7,18 +7,24 @@
 //! | module | owns |
 //! |---|---|
 //! | `api` | what a server must be able to do |
-//! | `keys`, `post`, `list` | the handlers, each of which is its own documentation |
-//! | `request` | what a request says: key, query, headers |
+//! | `keys`, `post`, `list`, `counter`, `batch`, `explain` | the handlers, each of which is its own documentation |
+//! | `request`, `document` | what a request says: key, query and headers, JSON |
 //! | `upload` | bodies on their way into a put, collected or streamed |
+//! | `patience` | large values on their way to clients that may not read them |
 //! | `reply` | outcomes as status, headers and body |
 //! | `docs` | the parts of the OpenAPI document that operations share |
 //! | [`metrics`] | how long operations take, and how they end |
 
 mod api;
+mod batch;
+mod counter;
 mod docs;
+mod document;
+mod explain;
 mod keys;
 mod list;
 pub mod metrics;
+mod patience;
 mod post;
 mod reply;
 mod request;
@@ -26,18 +32,22 @@ mod upload;
 
 use std::sync::Arc;
 
+use cairn_server_kit::http::Budget;
+
 pub use api::{DataApi, Reply, ValueStream};
 pub use metrics::DataMetrics;
 
 /// What the handlers work on, as `web::Data<Shared>`. Each worker may have its own.
 pub struct Shared {
     api: Arc<dyn DataApi>,
+    /// What bodies may take.
+    budget: Budget,
 }
 
 impl Shared {
-    /// The data API of a domain.
-    pub fn new(api: Arc<dyn DataApi>) -> Self {
-        Self { api }
+    /// The data API of a domain, whose request bodies take no more than `budget`.
+    pub fn new(api: Arc<dyn DataApi>, budget: Budget) -> Self {
+        Self { api, budget }
     }
 }
 
@@ -52,5 +62,8 @@ pub fn configure(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_
         .service(keys::delete_key)
         .service(post::post_key)
         .service(list::list_keys)
+        .service(batch::execute_batch)
+        .service(counter::increment_counter)
+        .service(explain::explain_key)
         .service(docs::Schemas);
 }

@@ -8,12 +8,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use cairn_api_spec::{
     ApiError, Bucket, EntryName,
-    data::{EntryMetadata, KeyList},
+    data::{EntryMetadata, KeyList, timestamp},
     name::prefix_end,
     operation::{ListQuery, ListedName},
 };
 use cairn_server_kit::http::{annotate, trace_of};
-use jiff::Timestamp;
 
 use crate::{
     Shared,
@@ -103,9 +102,4 @@ fn entry(listed: &ListedName) -> EntryMetadata {
         version: listed.metadata.version,
         expires_at: listed.metadata.expires_at.map(timestamp),
     }
-}
-
-/// Milliseconds since the epoch, or the last time that can be told.
-pub(crate) fn timestamp(millis: u64) -> Timestamp {
-    i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(Timestamp::MAX)
 }

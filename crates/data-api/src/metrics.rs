@@ -29,10 +29,17 @@ pub enum Kind {
     Delete,
     /// A page of keys.
     List,
+    /// An addition to a counter.
+    Increment,
+    /// Where a key is and why.
+    Explain,
+    /// Many operations, each of which counts under its own kind, too.
+    Batch,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Get, Self::Head, Self::Put, Self::Delete, Self::List];
+    const ALL: [Self; 8] =
+        [Self::Get, Self::Head, Self::Put, Self::Delete, Self::List, Self::Increment, Self::Explain, Self::Batch];
 
     /// The kind of an operation on one key.
     pub fn of(action: &Action) -> Self {
@@ -41,6 +48,8 @@ impl Kind {
             Action::Head => Self::Head,
             Action::Put(_) => Self::Put,
             Action::Delete { .. } => Self::Delete,
+            Action::Increment { .. } => Self::Increment,
+            Action::Explain => Self::Explain,
         }
     }
 
@@ -52,6 +61,9 @@ impl Kind {
             Self::Put => "put_key",
             Self::Delete => "delete_key",
             Self::List => "list_keys",
+            Self::Increment => "increment_counter",
+            Self::Explain => "explain_key",
+            Self::Batch => "execute_batch",
         }
     }
 }
@@ -59,7 +71,7 @@ impl Kind {
 /// How it ended: the label `result`.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
-    /// A read found what it asked for.
+    /// A read found what it asked for, or a batch has a result for each of its operations.
     Hit,
     /// There is no such key.
     Miss,
@@ -79,10 +91,10 @@ impl End {
     /// How an operation on one key ended; without an outcome it failed.
     pub fn of(outcome: Option<&Outcome>) -> Self {
         match outcome {
-            Some(Outcome::Found { .. }) => Self::Hit,
+            Some(Outcome::Found { .. } | Outcome::Explained(_)) => Self::Hit,
             Some(Outcome::Missing(_)) => Self::Miss,
             Some(Outcome::NotModified(..)) => Self::NotModified,
-            Some(Outcome::Stored { .. }) => Self::Stored,
+            Some(Outcome::Stored { .. } | Outcome::Counted { .. }) => Self::Stored,
             Some(Outcome::Deleted(_)) => Self::Deleted,
             Some(Outcome::ConditionFailed(_)) => Self::ConditionFailed,
             None => Self::Error,

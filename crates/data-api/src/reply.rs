@@ -22,11 +22,11 @@ use cairn_api_spec::{
     ApiError, ErrorCode, Outcome, Version,
     operation::{Metadata, Tier},
 };
-use cairn_server_kit::http::HttpError;
+use cairn_server_kit::http::{HttpError, UNCOUNTED};
 use futures_util::stream;
 use httpdate::HttpDate;
 
-use crate::{Reply, ValueStream};
+use crate::{Reply, ValueStream, patience::Patient};
 
 /// 9999-12-31T23:59:59Z, the last second that an HTTP date can tell.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -44,6 +44,7 @@ pub(crate) fn get(reply: Reply) -> Result<HttpResponse, ApiError> {
     match outcome {
         Outcome::Found { metadata, tier, value } => {
             let body = match (value, stream) {
+                (Some(value), _) if value.len() > UNCOUNTED => BoxBody::new(Patient::new(value)),
                 (Some(value), _) => BoxBody::new(value),
                 (None, Some(stream)) => streamed(metadata.size, stream),
                 (None, None) => return Err(ApiError::new(ErrorCode::Internal, "the value is missing")),
@@ -91,6 +92,14 @@ pub(crate) fn delete(outcome: &Outcome) -> Result<HttpResponse, ApiError> {
     match outcome {
         Outcome::Deleted(version) => Ok(with_etag(StatusCode::NO_CONTENT, *version)),
         other => Err(refused(other)),
+    }
+}
+
+/// The sum and what is known of the key, when an increment was stored.
+pub(crate) fn counted(outcome: Outcome) -> Result<(i64, Metadata), ApiError> {
+    match outcome {
+        Outcome::Counted { value, metadata, .. } => Ok((value, metadata)),
+        other => Err(refused(&other)),
     }
 }
 
@@ -152,16 +161,19 @@ fn not_found(node: &str, outcome: Outcome) -> Result<HttpResponse, ApiError> {
 }
 
 /// What an outcome says when it is not the one that was hoped for.
-fn refused(outcome: &Outcome) -> ApiError {
+pub(crate) fn refused(outcome: &Outcome) -> ApiError {
     match outcome {
         Outcome::Missing(version) => ApiError::key_not_found(*version),
         Outcome::ConditionFailed(version) => {
             let detail = "If-Match or If-None-Match does not hold; ETag gives the version that the key has";
             ApiError::new(ErrorCode::PreconditionFailed, detail).with_version(*version)
         }
-        Outcome::Found { .. } | Outcome::NotModified(..) | Outcome::Stored { .. } | Outcome::Deleted(_) => {
-            ApiError::new(ErrorCode::Internal, "the operation was answered as another one")
-        }
+        Outcome::Found { .. }
+        | Outcome::NotModified(..)
+        | Outcome::Stored { .. }
+        | Outcome::Deleted(_)
+        | Outcome::Counted { .. }
+        | Outcome::Explained(_) => ApiError::new(ErrorCode::Internal, "the operation was answered as another one"),
     }
 }
 

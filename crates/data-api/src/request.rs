@@ -17,7 +17,6 @@ use cairn_server_kit::http::{annotate, trace_of};
 
 use crate::Reply;
 
-const PREFIX: &str = "/keys/";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_CONTENT_TYPE_BYTES: usize = 255;
 /// More than this of a client's own words is not repeated in an error.
@@ -31,16 +30,17 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(MAX_QUOTED_CHARS).collect::<String>())
 }
 
-/// The key that the path names. actix's own view of the path is decoded lossily, and two keys would become one.
-pub(crate) fn name(request: &HttpRequest, query: &Query<'_>) -> Result<EntryName, ApiError> {
-    let raw = request.uri().path().strip_prefix(PREFIX).ok_or_else(|| {
+/// The key that the path names after `prefix`. actix's own view of the path is decoded lossily, and two keys would become
+/// one.
+pub(crate) fn name(request: &HttpRequest, query: &Query<'_>, prefix: &str) -> Result<EntryName, ApiError> {
+    let raw = request.uri().path().strip_prefix(prefix).ok_or_else(|| {
         ApiError::new(ErrorCode::RouteNotFound, "only the key may be percent-encoded, not what stands before it")
     })?;
     EntryName::from_path(&query.bucket()?, raw)
 }
 
 pub(crate) fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
-    Condition::parse(single(request, &header::IF_MATCH)?, single(request, &header::IF_NONE_MATCH)?)
+    Ok(Condition::parse(single(request, &header::IF_MATCH)?, single(request, &header::IF_NONE_MATCH)?)?)
 }
 
 /// Lets the operation belong to the request's trace, and the request's span tell of the bucket.
@@ -144,8 +144,12 @@ impl<'a> Query<'a> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name)?;
             let Some(known) = allowed.iter().find(|known| **known == name) else {
-                let (name, allowed) = (quoted(&name), allowed.join(", "));
-                return Err(invalid(format!("the parameter {name} is not known here; allowed are: {allowed}")));
+                let name = quoted(&name);
+                let allowed = match allowed {
+                    [] => "none is allowed".to_owned(),
+                    names => format!("allowed are: {}", names.join(", ")),
+                };
+                return Err(invalid(format!("the parameter {name} is not known here; {allowed}")));
             };
             if given.iter().any(|(name, _)| name == known) {
                 let allowed = allowed.join(", ");

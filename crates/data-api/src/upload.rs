@@ -5,7 +5,7 @@ use std::{future::ready, io, pin::pin};
 use actix_web::{error::PayloadError, web};
 use bytes::{Bytes, BytesMut};
 use cairn_api_spec::{ApiError, ErrorCode, Operation, operation::Action};
-use cairn_server_kit::http::{Pace, Paced, read_body};
+use cairn_server_kit::http::{Budget, Pace, Paced, read_body};
 use futures_util::{
     Stream, StreamExt,
     future::{Either, select},
@@ -27,6 +27,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// what the domain says.
 pub(crate) async fn put_body(
     api: &dyn DataApi,
+    budget: &Budget,
     operation: Operation,
     mut payload: web::Payload,
     declared: Option<u64>,
@@ -35,14 +36,14 @@ pub(crate) async fn put_body(
     match declared {
         Some(length) if length > api.max_value_bytes() as u64 => Err(too_large(api)),
         Some(length) if length <= buffer as u64 => {
-            let value = read_body(&mut payload, declared, buffer).await?;
+            let value = read_body(budget, &mut payload, declared, buffer).await?;
             api.execute(with_value(operation, value)).await
         }
         Some(_) => {
             let pieces = Paced::new(payload, declared, Pace::default());
             put_pieces(api, operation, declared, pieces.map(|piece| piece.map_err(broken))).await
         }
-        None => put_chunked(api, operation, payload, buffer).await,
+        None => put_chunked(api, budget, operation, payload, buffer).await,
     }
 }
 
@@ -65,20 +66,24 @@ pub(crate) async fn put_bytes(api: &dyn DataApi, operation: Operation, value: By
 /// How long a chunked body is shows only on the way.
 async fn put_chunked(
     api: &dyn DataApi,
+    budget: &Budget,
     operation: Operation,
     payload: web::Payload,
     buffer: usize,
 ) -> Result<Reply, ApiError> {
     let mut pieces = Paced::new(payload, None, Pace::default()).map(|piece| piece.map_err(broken));
     let mut collected = BytesMut::new();
+    let mut held = budget.hold();
     while let Some(piece) = pieces.next().await {
-        collected.extend_from_slice(&piece?);
+        let piece = piece?;
+        held.grow(collected.len() + piece.len()).await?;
+        collected.extend_from_slice(&piece);
         if collected.len() > buffer {
-            let pieces = stream::once(ready(Ok(collected.freeze()))).chain(pieces);
+            let pieces = stream::once(ready(Ok(held.keep(collected.freeze())))).chain(pieces);
             return put_pieces(api, operation, None, pieces).await;
         }
     }
-    api.execute(with_value(operation, collected.freeze())).await
+    api.execute(with_value(operation, held.keep(collected.freeze()))).await
 }
 
 /// Feeds the domain and waits for it in one future, so that no task outlives the request.

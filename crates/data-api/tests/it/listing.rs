@@ -59,7 +59,7 @@ async fn an_entry_says_its_size_version_and_expiry() {
     let version = server.put("/keys/a", "12345").await.version();
     server.put("/keys/b?ttl=1h", "1").await;
     let page = server.get("/keys").await.json();
-    assert_eq!(page["keys"][0], json!({"key": "a", "size": 5, "version": version}));
+    assert_eq!(page["keys"][0], json!({"key": "a", "size": 5, "version": version.to_string()}));
     assert!(page["keys"][1]["expires_at"].as_str().unwrap().ends_with('Z'));
     assert!(page.get("next_cursor").is_none());
 }

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
+mod batch;
+mod counter;
 mod document;
+mod explain;
 mod listing;
 mod memory;
 mod parameters;

@@ -9,7 +9,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use cairn_api_spec::{
-    ApiError, ErrorCode, Operation, Outcome, TraceContext, Version,
+    ApiError, EntryName, ErrorCode, Operation, Outcome, TraceContext, Version,
+    batch::AnswerRoom,
+    data::{Explanation, KeyState},
     operation::{Action, ListQuery, ListedName, Metadata, Put, Tier},
     version::Condition,
 };
@@ -44,6 +46,10 @@ pub(crate) struct Seen {
     pub(crate) last_put: Option<(Option<std::time::Duration>, Option<cairn_api_spec::operation::Durability>)>,
     /// The last operation's.
     pub(crate) idempotency_key: Option<String>,
+    /// The operations that came in batches.
+    pub(crate) batched: usize,
+    /// The idempotency key of each of them.
+    pub(crate) batch_keys: Vec<Option<String>>,
     /// The last operation's, too.
     pub(crate) trace: Option<TraceContext>,
 }
@@ -88,11 +94,20 @@ impl Memory {
         match (operation.action, live) {
             (Action::Put(put), live) => {
                 self.seen.send_modify(|seen| seen.last_put = Some((put.ttl, put.durability)));
-                state.last = state.last.next(1);
-                let metadata = metadata_of(&put, state.last);
-                state.live.insert(name, Entry { value: put.value, metadata: metadata.clone() });
+                let metadata = state.store(name, put);
                 Outcome::Stored { created: live.is_none(), metadata }
             }
+            (Action::Increment { delta, ttl, durability }, live) => {
+                self.seen.send_modify(|seen| seen.last_put = Some((ttl, durability)));
+                let before =
+                    live.as_ref().map_or(0, |entry| std::str::from_utf8(&entry.value).unwrap().parse().unwrap());
+                let value: i64 = before + delta;
+                let text = value.to_string().into();
+                let put = Put { value: text, content_type: "text/plain".to_owned(), ttl, durability };
+                let metadata = state.store(name, put);
+                Outcome::Counted { value, created: live.is_none(), metadata }
+            }
+            (Action::Explain, live) => Outcome::Explained(Box::new(explanation(&operation.name, live))),
             (_, None) => Outcome::Missing(state.deleted.get(&name).copied().unwrap_or_default()),
             (Action::Get, Some(Entry { value, metadata })) => {
                 let value = (value.len() <= WHOLE_BYTES).then_some(value);
@@ -102,7 +117,7 @@ impl Memory {
                 Outcome::Found { metadata, tier: Tier::Disk, value: Some(Bytes::new()) }
             }
             (Action::Delete { .. }, Some(_)) => {
-                state.last = state.last.next(1);
+                state.last = state.last.next(1).unwrap();
                 let version = state.last;
                 state.live.remove(&name);
                 state.deleted.insert(name, version);
@@ -132,6 +147,42 @@ impl Memory {
             _ => None,
         };
         Reply { node: "node-1".into(), outcome, stream }
+    }
+}
+
+impl State {
+    fn store(&mut self, name: Bytes, put: Put) -> Metadata {
+        self.last = self.last.next(1).unwrap();
+        let metadata = metadata_of(&put, self.last);
+        self.live.insert(name, Entry { value: put.value, metadata: metadata.clone() });
+        metadata
+    }
+}
+
+fn explanation(name: &EntryName, live: Option<Entry>) -> Explanation {
+    let metadata = live.map(|entry| entry.metadata);
+    Explanation {
+        bucket: name.bucket().to_owned(),
+        key: name.key().to_owned(),
+        partition: 0,
+        epoch: 1,
+        primary: "node-1".to_owned(),
+        in_sync: vec!["node-1".to_owned()],
+        learners: Vec::new(),
+        node: "node-1".to_owned(),
+        state: if metadata.is_some() { KeyState::Live } else { KeyState::NeverWritten },
+        detail: String::new(),
+        version: metadata.as_ref().map_or(Version::NONE, |metadata| metadata.version),
+        size: metadata.as_ref().map(|metadata| metadata.size),
+        content_type: None,
+        modified_at: None,
+        expires_at: None,
+        ttl: None,
+        tier: metadata.map(|_| Tier::Memory),
+        uploaded: None,
+        object_version: None,
+        write_pending: false,
+        asked: None,
     }
 }
 
@@ -165,6 +216,22 @@ impl DataApi for Memory {
                 self.seen.send_modify(|seen| seen.whole += 1);
             }
             Ok(self.reply(operation))
+        }
+        .boxed()
+    }
+
+    fn batch(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<Outcome, ApiError>>> {
+        async move {
+            self.seen.send_modify(|seen| seen.batched += operations.len());
+            let mut room = AnswerRoom::default();
+            operations
+                .into_iter()
+                .map(|operation| {
+                    let outcome = self.reply(operation.clone()).outcome;
+                    self.seen.send_modify(|seen| seen.batch_keys.push(seen.idempotency_key.clone()));
+                    room.admit(outcome)
+                })
+                .collect()
         }
         .boxed()
     }

@@ -9,7 +9,7 @@ use std::{
 use actix_web::{App, web};
 use cairn_data_api::{DataMetrics, Shared, configure};
 use cairn_server_kit::{
-    http::{Edge, route_not_found},
+    http::{Budget, Edge, route_not_found},
     server::{HttpOptions, serve},
     slow::SlowLog,
 };
@@ -47,7 +47,7 @@ pub(crate) async fn start() -> Server {
     tokio::spawn(serve(listener, options, shutdown.clone(), move || {
         App::new()
             .wrap(edge.clone())
-            .app_data(web::Data::new(Shared::new(Arc::new(api.clone()))))
+            .app_data(web::Data::new(Shared::new(Arc::new(api.clone()), Budget::new(64 << 20))))
             .into_utoipa_app()
             .configure(configure)
             .into_app()
