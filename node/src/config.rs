@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use cairn_server_kit::config::{Common, bytes_in, duration_in};
 use clap::Parser;
 
-use crate::object::{Credentials, ObjectSettings};
+use crate::tiers::object::{Credentials, ObjectSettings};
 
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -71,6 +71,12 @@ pub struct Config {
     /// First part of every object's name
     #[arg(long, default_value = "cairn")]
     pub s3_prefix: String,
+    /// How long writes gather before they are uploaded together, 100ms to ten minutes: what is lost at most when all disks are
+    #[arg(long, default_value = "10s", value_parser = duration_in(Duration::from_millis(100)..=600 * SECOND))]
+    pub upload_linger: Duration,
+    /// How long objects stay in the bucket that nobody needs any more, 1s to seven days
+    #[arg(long, default_value = "1h", value_parser = duration_in(SECOND..=7 * 24 * 3600 * SECOND))]
+    pub collect_after: Duration,
     /// Credentials for the bucket; without them, the environment, profile or instance as usual with AWS. No setting: a
     /// flag or a file would show them to others.
     #[arg(skip)]
@@ -98,6 +104,10 @@ pub struct StoreSettings {
     pub default_ttl: Option<Duration>,
     /// See [`Config::max_value_bytes`].
     pub max_value_bytes: usize,
+    /// See [`Config::upload_linger`].
+    pub upload_linger: Duration,
+    /// See [`Config::collect_after`].
+    pub collect_after: Duration,
 }
 
 impl Config {
@@ -143,6 +153,8 @@ impl Config {
             disk_max_bytes: self.disk_max_bytes,
             default_ttl: self.default_ttl,
             max_value_bytes: size(self.max_value_bytes),
+            upload_linger: self.upload_linger,
+            collect_after: self.collect_after,
         }
     }
 

@@ -1,26 +1,17 @@
 //! What can go wrong inside a node, and the one mapping of it to error codes.
 
 use cairn_api_spec::{ApiError, ErrorCode};
+use cairn_engine::TierError;
 
 /// What can go wrong while a node works on a request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The partition belongs to another node.
-    #[error("partition {partition} is not served here; this node knows map epoch {epoch}")]
-    NotOwner {
-        /// The partition.
-        partition: u32,
-        /// The map epoch that this node knows.
-        epoch: u64,
-    },
-    /// The partition is this node's, and it cannot serve it at the moment.
-    #[error("partition {partition} is not ready: {why}")]
-    PartitionOffline {
-        /// The partition.
-        partition: u32,
-        /// What it waits for.
-        why: &'static str,
-    },
+    /// The engine has no outcome for it.
+    #[error(transparent)]
+    Engine(cairn_engine::Error),
+    /// A tier could not do its part.
+    #[error(transparent)]
+    Tier(TierError),
     /// The node has not heard of a cluster yet.
     #[error("this node has not joined a cluster yet")]
     NotJoined,
@@ -35,60 +26,43 @@ pub enum NodeError {
     /// The request asks for something that this node is not set up for.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// The idempotency key stands for a write of another name, or of another kind.
-    #[error("this Idempotency-Key was used for another request")]
-    KeyReused,
-    /// Too many writes wait for the disk.
-    #[error("too many writes wait for the disk")]
-    Overloaded,
-    /// The disk took no more; nothing was written.
-    #[error("the disk is full")]
-    StorageFull,
-    /// The disk failed.
-    #[error("the disk tier failed: {0}")]
-    Disk(String),
-    /// A stored value is not what was written.
-    #[error("the stored value does not match its checksum")]
-    Corrupt,
-    /// The object store did not answer, or refused.
-    #[error("the object store is not available: {0}")]
-    ObjectStore(String),
-    /// The object of an uploaded value is not in the object store.
-    #[error("the object store has lost the value of version {0}")]
-    ObjectLost(u64),
-    /// The writer went away with the write.
-    #[error("the node stopped while the write was on its way to the disk")]
-    Unsettled,
-    /// Another node became the primary, or not enough copies have the write yet.
-    #[error("the write was not confirmed by the replicas; whether it is kept is not known")]
-    Superseded,
-    /// Too few copies are in sync.
-    #[error("{in_sync} copies of partition {partition} are in sync, min_in_sync asks for {required}")]
-    BelowMinInSync {
-        /// The partition.
-        partition: u32,
-        /// How many are.
-        in_sync: usize,
-        /// How many must be.
-        required: usize,
-    },
-    /// The write is on the disk, and whether it is in the object store is not known.
-    #[error("the value is on the disk, and its upload was not confirmed in time")]
-    UploadNotConfirmed,
     /// A partition could not be copied from its primary.
     #[error("a partition could not be copied: {0}")]
     Transfer(String),
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    ShuttingDown,
+}
+
+impl From<TierError> for NodeError {
+    fn from(error: TierError) -> Self {
+        Self::Tier(error)
+    }
+}
+
+impl From<cairn_engine::Error> for NodeError {
+    fn from(error: cairn_engine::Error) -> Self {
+        match error {
+            cairn_engine::Error::Tier(error) => Self::Tier(error),
+            error => Self::Engine(error),
+        }
+    }
 }
 
 impl From<sqlx::Error> for NodeError {
     fn from(error: sqlx::Error) -> Self {
         const SQLITE_FULL: &str = "13";
         match &error {
-            sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_FULL) => Self::StorageFull,
-            _ => Self::Disk(error.to_string()),
+            sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_FULL) => {
+                Self::Tier(TierError::Full)
+            }
+            _ => Self::Tier(TierError::Disk(error.to_string())),
+        }
+    }
+}
+
+impl From<NodeError> for TierError {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::Tier(error) => error,
+            error => Self::Disk(error.to_string()),
         }
     }
 }
@@ -96,20 +70,41 @@ impl From<sqlx::Error> for NodeError {
 impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> Self {
         let code = match &error {
-            NodeError::NotOwner { .. } => ErrorCode::NotOwner,
-            NodeError::PartitionOffline { .. } | NodeError::NotJoined => ErrorCode::PartitionOffline,
-            NodeError::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
-            NodeError::Unsupported(_) | NodeError::KeyReused => ErrorCode::InvalidParameter,
-            NodeError::Overloaded => ErrorCode::Overloaded,
-            NodeError::StorageFull => ErrorCode::StorageFull,
-            NodeError::ObjectStore(_) => ErrorCode::ObjectStoreUnavailable,
-            NodeError::Disk(_) | NodeError::Corrupt | NodeError::ObjectLost(_) | NodeError::Transfer(_) => {
-                ErrorCode::Internal
+            NodeError::Engine(cairn_engine::Error::NotAnInteger { version, .. }) => {
+                return ApiError::new(ErrorCode::NotAnInteger, error.to_string()).with_version(*version);
             }
-            NodeError::BelowMinInSync { .. } => ErrorCode::BelowMinInSync,
-            NodeError::UploadNotConfirmed | NodeError::Unsettled | NodeError::Superseded => ErrorCode::OutcomeUnknown,
-            NodeError::ShuttingDown => ErrorCode::ShuttingDown,
+            NodeError::Engine(error) => engine_code(error),
+            NodeError::Tier(error) => tier_code(error),
+            NodeError::NotJoined => ErrorCode::PartitionOffline,
+            NodeError::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
+            NodeError::Unsupported(_) => ErrorCode::InvalidParameter,
+            NodeError::Transfer(_) => ErrorCode::Internal,
         };
         ApiError::new(code, error.to_string())
+    }
+}
+
+fn engine_code(error: &cairn_engine::Error) -> ErrorCode {
+    use cairn_engine::Error;
+    match error {
+        Error::NotOwner { .. } => ErrorCode::NotOwner,
+        Error::PartitionOffline { .. } => ErrorCode::PartitionOffline,
+        Error::BelowMinInSync { .. } => ErrorCode::BelowMinInSync,
+        Error::KeyReused => ErrorCode::InvalidParameter,
+        Error::NotAnInteger { .. } => ErrorCode::NotAnInteger,
+        Error::Superseded | Error::UploadNotConfirmed => ErrorCode::OutcomeUnknown,
+        Error::Overloaded(_) => ErrorCode::Overloaded,
+        Error::Tier(error) => tier_code(error),
+    }
+}
+
+fn tier_code(error: &TierError) -> ErrorCode {
+    match error {
+        TierError::Overloaded => ErrorCode::Overloaded,
+        TierError::Full => ErrorCode::StorageFull,
+        TierError::DiskHangs => ErrorCode::PartitionOffline,
+        TierError::Disk(_) | TierError::Corrupt | TierError::ObjectLost(_) => ErrorCode::Internal,
+        TierError::ObjectStore(_) => ErrorCode::ObjectStoreUnavailable,
+        TierError::ShuttingDown => ErrorCode::ShuttingDown,
     }
 }

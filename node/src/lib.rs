@@ -1,53 +1,27 @@
 //! A node: it holds the keys of its partitions in memory, on disk and in an object store.
 //!
-//! | module | owns |
-//! |---|---|
-//! | [`config`] | every setting |
-//! | [`store`] | what a node does with a key: reads through the tiers, ordered writes |
-//! | [`partition`] | the state of each partition, and the order of its writes |
-//! | [`claim`] | the idempotency keys of requests under way |
-//! | [`entry`], [`memory`] | the memory tier |
-//! | [`disk`] | the disk tier, and all SQL |
-//! | [`mailbox`] | answers from the disk's writer to the threads that serve HTTP |
-//! | [`object`], [`upload`] | the object tier, and the way down to it |
-//! | [`sweep`] | expiry, the disk budget, statistics |
-//! | [`replication`], [`follow`], [`peers`], [`clock`] | drives the protocol of `cairn_replication`: as a primary, as a replica, and between them |
-//! | [`membership`], [`masters`] | registration, heartbeats, following the map |
-//! | [`ownership`], [`transfer`] | from the map to what this node serves, restores, learns and drops |
-//! | `app`, `routes`, `api` | HTTP, and its OpenAPI document |
-//! | `link_service` | the peer listener |
-//! | [`error`] | what can go wrong, and what a client is told |
-//! | [`metrics`] | what Prometheus is told |
+//! | room | owns | looks into |
+//! |---|---|---|
+//! | `doors` | the ways in: HTTP, the link | `cluster`, `driver` |
+//! | [`cluster`] | masters, peers, membership, what this node is to each partition | `driver`, `tiers` |
+//! | [`driver`] | the engines of `cairn_engine`: clocks, locks, queues, wake-ups | `tiers` |
+//! | [`tiers`] | memory, disk, object store: all SQL, all S3 | nothing |
+//! | [`config`], [`error`], [`metrics`], [`mailbox`], [`clock`] | what all of them need | |
 //!
-//! A request crosses: adapter → [`store::Store::execute`] → tiers. No handler touches a tier; no tier knows HTTP.
+//! A request crosses: door → [`driver::Driver::execute`] → the partition's engine, which decides → tiers. No door touches
+//! a tier; no tier knows HTTP; `run` puts it all together.
 
-mod api;
-mod app;
-pub mod claim;
 pub mod clock;
+pub mod cluster;
 pub mod config;
-pub mod disk;
-pub mod entry;
+mod doors;
+pub mod driver;
 pub mod error;
-pub mod follow;
-mod link_service;
 pub mod mailbox;
-pub mod masters;
-pub mod membership;
-pub mod memory;
 pub mod metrics;
-pub mod object;
-pub mod ownership;
-pub mod partition;
-pub mod peers;
-pub mod replication;
-mod routes;
 mod run;
-pub mod store;
-pub mod sweep;
-pub mod transfer;
-pub mod upload;
+pub mod tiers;
 
-pub use app::openapi;
 pub use config::Config;
+pub use doors::http::openapi;
 pub use run::{Listeners, RunError, run};

@@ -9,21 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::error::NodeError;
+use cairn_api_spec::Outcome;
+use cairn_engine::Error;
 
-/// What became of a write.
-pub type Settled = Result<(), NodeError>;
+/// The answer to a request.
+pub type Answer = Result<Outcome, Error>;
 
 /// One thread's mailbox.
 #[derive(Default)]
 pub struct Mailbox {
-    answers: Mutex<Vec<(oneshot::Sender<Settled>, Settled)>>,
+    answers: Mutex<Vec<(oneshot::Sender<Answer>, Answer)>>,
     filled: Notify,
 }
 
 /// Where an answer goes.
 pub struct Reply {
-    sender: oneshot::Sender<Settled>,
+    sender: oneshot::Sender<Answer>,
     mailbox: Option<Arc<Mailbox>>,
 }
 
@@ -41,35 +42,36 @@ impl Mailbox {
     async fn hand_out(&self) {
         loop {
             self.filled.notified().await;
-            for (sender, settled) in std::mem::take(&mut *self.lock()) {
+            for (sender, answer) in std::mem::take(&mut *self.lock()) {
                 // A client that went away wants no answer.
-                let _ = sender.send(settled);
+                let _ = sender.send(answer);
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(oneshot::Sender<Settled>, Settled)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(oneshot::Sender<Answer>, Answer)>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reply {
     /// An answer through a mailbox, or straight to the task without one; and the end where it arrives.
-    pub fn new(mailbox: Option<Arc<Mailbox>>) -> (Self, oneshot::Receiver<Settled>) {
+    pub fn new(mailbox: Option<Arc<Mailbox>>) -> (Self, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
         (Self { sender, mailbox }, receiver)
     }
 }
 
-/// Sends the same answer to many.
-pub fn deliver(replies: Vec<Reply>, settled: &Settled) {
+/// Sends answers, in few wake-ups.
+pub fn deliver(answers: Vec<(Reply, Answer)>) {
     let mut mailboxes: Vec<Arc<Mailbox>> = Vec::new();
-    for Reply { sender, mailbox } in replies {
+    for (Reply { sender, mailbox }, answer) in answers {
         let Some(mailbox) = mailbox else {
-            let _ = sender.send(settled.clone());
+            // A client that went away wants no answer.
+            let _ = sender.send(answer);
             continue;
         };
-        mailbox.lock().push((sender, settled.clone()));
+        mailbox.lock().push((sender, answer));
         if !mailboxes.iter().any(|known| Arc::ptr_eq(known, &mailbox)) {
             mailboxes.push(mailbox);
         }

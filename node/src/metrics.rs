@@ -1,20 +1,23 @@
 //! What Prometheus is told of a node, and what the node tells the master of itself.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{fmt::Debug, hash::Hash};
 
 use cairn_api_spec::{
     cluster::{ByTier, NodeStats},
     operation::Tier,
 };
 use cairn_data_api::DataMetrics;
-use cairn_replication::Role;
+use cairn_replication::{Replica, Role};
 use cairn_server_kit::slow::SlowLog;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,
 };
 
-use crate::{clock, disk::Totals, partition::Partitions};
+use crate::{
+    clock,
+    tiers::{disk::Totals, memory::Memory, object::ObjectDurations},
+};
 
 const OBJECT_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
@@ -36,8 +39,14 @@ pub struct NodeMetrics {
     pub expirations: IntCounter,
     /// Rows that did not match their checksum.
     pub corrupt_rows: IntCounter,
+    /// Rows that did not match their checksum and were mended from another copy.
+    pub healed_rows: IntCounter,
+    /// Partitions whose last copy went on without writes that its disk had lost.
+    pub lost_writes: IntCounter,
     /// Keys brought back from the object store.
     pub restored: IntCounter,
+    /// What is stored in the bucket, and removed.
+    pub bucket: BucketMetrics,
     /// Requests to the object store that failed.
     pub object_errors: IntCounter,
     /// How long those that did not took.
@@ -60,15 +69,29 @@ pub struct NodeMetrics {
     partitions_serving: IntGauge,
 }
 
-/// Durations of requests to the object store.
+/// What is stored in the bucket, and removed.
 #[derive(Clone)]
-pub struct ObjectDurations {
-    /// Fetching a value.
-    pub get: Histogram,
-    /// Storing a value.
-    pub put: Histogram,
-    /// Removing a value.
-    pub delete: Histogram,
+pub struct BucketMetrics {
+    /// Segments stored.
+    pub segments: IntCounter,
+    /// Their bytes.
+    pub segment_bytes: IntCounter,
+    /// Checkpoints stored.
+    pub checkpoints: IntCounter,
+    /// Objects that nobody needed any more and that were removed.
+    pub collected: IntCounter,
+}
+
+impl BucketMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help)?);
+        Ok(Self {
+            segments: counter("cairn_segments_total", "Segments stored in the object store")?,
+            segment_bytes: counter("cairn_segment_bytes_total", "Bytes of the segments stored in the object store")?,
+            checkpoints: counter("cairn_checkpoints_total", "Checkpoints of partitions stored in the object store")?,
+            collected: counter("cairn_collected_objects_total", "Objects removed since nobody needed them any more")?,
+        })
+    }
 }
 
 impl NodeMetrics {
@@ -104,12 +127,20 @@ impl NodeMetrics {
             offloads: counter("cairn_offloads_total", "Values that left the disk and stay in the object store")?,
             expirations: counter("cairn_expirations_total", "Entries that were dropped when their time had come")?,
             corrupt_rows: counter("cairn_corrupt_rows_total", "Rows that did not match their checksum")?,
+            healed_rows: counter("cairn_healed_rows_total", "Rows that another copy has mended")?,
+            lost_writes: counter(
+                "cairn_partitions_with_lost_writes_total",
+                "Partitions whose last copy went on without answered writes that its disk had lost",
+            )?,
             restored: counter("cairn_restored_keys_total", "Keys brought back from the object store")?,
+            bucket: BucketMetrics::new(registry)?,
             object_errors: counter("cairn_object_store_errors_total", "Requests to the object store that failed")?,
             object_duration: ObjectDurations {
                 get: durations.with_label_values(&["get"]),
                 put: durations.with_label_values(&["put"]),
                 delete: durations.with_label_values(&["delete"]),
+                list: durations.with_label_values(&["list"]),
+                head: durations.with_label_values(&["head"]),
             },
             entries: tiers("cairn_entries", "Entries by the tier that holds their value")?,
             bytes: tiers("cairn_bytes", "Bytes by tier: all that entries take in memory, values in the others")?,
@@ -144,14 +175,14 @@ impl NodeMetrics {
         self.bytes[Tier::Object as usize].set(totals.object_bytes.cast_signed());
     }
 
-    /// Takes over what memory holds and the node serves.
-    pub fn refresh(&self, partitions: &Arc<Partitions>) {
-        let (entries, bytes) = partitions.memory.usage();
+    /// Takes over what memory holds, and what the node is to its partitions.
+    pub fn refresh(&self, memory: &Memory, totals: &PartitionTotals) {
+        let (entries, bytes) = memory.usage();
         self.entries[Tier::Memory as usize].set(entries.cast_signed());
         self.bytes[Tier::Memory as usize].set(bytes.cast_signed());
-        self.evictions_memory.inc_by(partitions.memory.evictions().saturating_sub(self.evictions_memory.get()));
-        self.partitions_serving.set(partitions.serving_count().into());
-        self.replication.refresh(partitions);
+        self.evictions_memory.inc_by(memory.evictions().saturating_sub(self.evictions_memory.get()));
+        self.partitions_serving.set(totals.serving);
+        self.replication.refresh(totals);
     }
 
     /// The same for the master.
@@ -236,28 +267,44 @@ impl ReplicationMetrics {
         })
     }
 
-    fn refresh(&self, partitions: &Partitions) {
-        let mut roles: BTreeMap<&str, i64> = ROLES.iter().map(|role| (*role, 0)).collect();
-        let (mut in_sync, mut unleased, mut pending, mut oldest) = (0, 0, 0, None::<u64>);
-        for partition in 0..partitions.count() {
-            let locked = partitions.lock(partition);
-            let replica = &locked.replica;
-            *roles.entry(role_name(replica.role())).or_default() += 1;
-            if replica.role().reads() {
-                in_sync += i64::try_from(replica.entry().in_sync.len()).unwrap_or(0);
-                unleased += i64::from(!partitions.has_lease(partition));
-                let (count, since) = replica.lag();
-                pending += i64::try_from(count).unwrap_or(0);
-                oldest = oldest.into_iter().chain(since).min();
-            }
+    fn refresh(&self, totals: &PartitionTotals) {
+        for (role, count) in ROLES.iter().zip(totals.roles) {
+            self.partitions.with_label_values(&[role]).set(count);
         }
-        roles.into_iter().for_each(|(role, count)| self.partitions.with_label_values(&[role]).set(count));
-        self.in_sync.set(in_sync);
-        self.unleased.set(unleased);
-        self.pending.set(pending);
-        let lag = oldest.map_or(0, |since| clock::now().saturating_sub(since));
+        self.in_sync.set(totals.in_sync);
+        self.unleased.set(totals.unleased);
+        self.pending.set(totals.pending);
+        let lag = totals.oldest.map_or(0, |since| clock::now().saturating_sub(since));
         #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds needs no 53 bits")]
         self.lag.set(lag as f64 / 1000.0);
+    }
+}
+
+/// What the node is to its partitions, summed up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartitionTotals {
+    /// Partitions by role, in the order of [`ROLES`].
+    roles: [i64; ROLES.len()],
+    serving: i64,
+    in_sync: i64,
+    unleased: i64,
+    pending: i64,
+    oldest: Option<u64>,
+}
+
+impl PartitionTotals {
+    /// Adds a partition.
+    pub fn add<N: Clone + Eq + Debug + Hash, D: Clone>(&mut self, replica: &Replica<N, D>, has_lease: bool) {
+        let role = replica.role();
+        self.roles[role as usize] += 1;
+        if role.reads() {
+            let (count, since) = replica.lag();
+            self.serving += 1;
+            self.in_sync += i64::try_from(replica.entry().in_sync.len()).unwrap_or(0);
+            self.unleased += i64::from(!has_lease);
+            self.pending += i64::try_from(count).unwrap_or(0);
+            self.oldest = self.oldest.into_iter().chain(since).min();
+        }
     }
 }
 

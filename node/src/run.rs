@@ -9,9 +9,10 @@ use std::{
 };
 
 use cairn_api_spec::cluster::{RegisterNode, Ring};
+use cairn_engine::TierError;
 use cairn_link::Limits;
 use cairn_server_kit::{
-    http::Edge,
+    http::{Budget, Edge},
     metrics::new_registry,
     server::{HttpOptions, serve, serve_metrics, warn_if_open},
     slow::SlowLog,
@@ -20,19 +21,20 @@ use cairn_server_kit::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::NodeApi,
-    app::{self, AppState},
+    cluster::{
+        collect,
+        masters::Masters,
+        membership,
+        ownership::{Identity, Ownership},
+        peers::Peers,
+        protocol,
+    },
     config::Config,
+    doors::{api::NodeApi, http, link::LinkService, routes::AppState},
+    driver::{self, Driver, checkpoint, sweep, upload},
     error::NodeError,
-    link_service::LinkService,
-    masters::Masters,
-    membership,
     metrics::NodeMetrics,
-    object::ObjectStore,
-    ownership::{Identity, Ownership},
-    replication,
-    store::Store,
-    sweep, upload,
+    tiers::object::ObjectStore,
 };
 
 /// The sockets that the node serves.
@@ -91,7 +93,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let _stop_on_drop = stop.clone().drop_guard();
     let _lock = lock_data_dir(&config.data_dir)?;
     let registry = new_registry("node")?;
-    let store = Arc::new(OnceLock::new());
+    let driver = Arc::new(OnceLock::new());
+    let peers = Arc::new(Peers::default());
     let node_id = node_id(&config)?;
     let own = listeners.http.local_addr()?;
     warn_if_open(own);
@@ -99,13 +102,18 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let (tracer, exporter) = Tracer::start(&config.common, "cairn-node", &node_id, &registry)?;
     let edge = Edge::new(&registry, config.common.rate_limit)?.with_tracer(tracer.clone());
-    let state = AppState { store: store.clone(), metrics: registry.clone() };
+    let state = AppState { driver: driver.clone(), metrics: registry.clone() };
     let http = serve_http(&config, &node_id, listeners.http, edge, state, &stop);
     let peer = listeners.peer;
     peer.set_nonblocking(true)?;
     let peer_addr = peer.local_addr()?;
     let peer = tokio::net::TcpListener::from_std(peer)?;
-    let link = cairn_link::serve(peer, Arc::new(LinkService::new(store.clone())), Limits::default(), stop.clone());
+    let link = cairn_link::serve(
+        peer,
+        Arc::new(LinkService::new(driver.clone(), peers.clone())),
+        Limits::default(),
+        stop.clone(),
+    );
     let scrapes = async {
         match listeners.metrics {
             Some(listener) => serve_metrics(listener, registry.clone(), stop.clone()).await,
@@ -114,7 +122,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     };
     let node = describe(&config, node_id, own, peer_addr);
     let metrics = NodeMetrics::new(&registry, SlowLog::new(config.common.slow_operation))?;
-    let tiers = run_tiers(&config, node, metrics, tracer, store.clone(), &shutdown, &stop);
+    let tiers = run_tiers(&config, node, metrics, tracer, (driver.clone(), peers), &shutdown, &stop);
     let (http, link, scrapes, tiers) = tokio::join!(
         stopping(&stop, async { http.await.map_err(RunError::from) }),
         stopping(&stop, async { link.await.map_err(RunError::from) }),
@@ -122,8 +130,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         stopping(&stop, tiers),
     );
     // Adapters have finished; now the disk can take what they queued, and close.
-    if let Some(store) = store.get() {
-        store.disk.close().await;
+    if let Some(driver) = driver.get() {
+        driver.disk.close().await;
     }
     exporter.finish().await;
     http.and(link).and(scrapes).and(tiers)
@@ -147,10 +155,11 @@ fn serve_http(
     let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
     let node: Arc<str> = node_id.into();
     let max_value_bytes = config.store_settings().max_value_bytes;
+    let budget = Budget::new(config.common.body_memory);
     serve(listener, options, stop.clone(), move || {
-        let api = NodeApi::new(node.clone(), state.store.clone(), max_value_bytes);
-        let keys = cairn_data_api::Shared::new(Arc::new(api));
-        app::app(state.clone(), keys, edge.clone())
+        let api = NodeApi::new(node.clone(), state.driver.clone(), max_value_bytes, budget.clone());
+        let keys = cairn_data_api::Shared::new(Arc::new(api), budget.clone());
+        http::app(state.clone(), keys, edge.clone())
     })
 }
 
@@ -160,7 +169,7 @@ async fn run_tiers(
     mut node: RegisterNode,
     metrics: NodeMetrics,
     tracer: Tracer,
-    cell: Arc<OnceLock<Store>>,
+    (cell, peers): (Arc<OnceLock<Arc<Driver>>>, Arc<Peers>),
     shutdown: &CancellationToken,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
@@ -169,25 +178,28 @@ async fn run_tiers(
         return Ok(());
     };
     let objects = match config.object_settings() {
-        Some(settings) => Some(ObjectStore::new(settings).await),
+        Some(settings) => Some(ObjectStore::new(settings, metrics.object_duration.clone()).await),
         None => None,
     };
-    let (sender, tasks) = replication::tasks();
+    let (sender, tasks) = driver::tasks();
     let node_id = node.node_id.as_str().into();
     let settings = config.store_settings();
-    let store = Store::open(node_id, settings, ring.partition_count, objects.clone(), metrics, tracer, sender).await?;
-    check_cluster(&store, &ring).await?;
-    node.incarnation = incarnation(&store).await?;
-    node.session = store.me.session;
+    let network = peers.clone();
+    let driver =
+        Driver::open(node_id, settings, ring.partition_count, objects, network, metrics, tracer, sender).await?;
+    peers.attach(&driver);
+    check_cluster(&driver, &ring).await?;
+    node.incarnation = incarnation(&driver).await?;
+    node.session = driver.me.session;
     let identity = Identity {
-        node_id: store.me.node.clone(),
+        node_id: driver.me.node.clone(),
         incarnation: node.incarnation,
-        session: store.me.session,
+        session: driver.me.session,
         cluster_id: ring.cluster_id,
     };
-    let ownership = Ownership::open(store.clone(), identity).await?;
+    let ownership = Ownership::open(driver.clone(), peers.clone(), identity).await?;
     ownership.apply(&ring);
-    cell.get_or_init(|| store.clone());
+    cell.get_or_init(|| driver.clone());
     let leave = async {
         shutdown.cancelled().await;
         if config.hand_over {
@@ -204,13 +216,11 @@ async fn run_tiers(
             stop.cancel();
         },
         membership::follow_ring(masters.clone(), ownership.clone(), stop.clone()),
-        replication::run(store.clone(), masters.clone(), ownership.clone(), tasks, stop.clone()),
-        sweep::run(store.clone(), stop.clone()),
-        async {
-            if let Some(objects) = objects {
-                upload::run(store.clone(), objects, stop.clone()).await;
-            }
-        },
+        protocol::run(driver.clone(), peers.clone(), masters.clone(), ownership.clone(), tasks, stop.clone()),
+        sweep::run(&driver, stop.clone()),
+        Box::pin(upload::run(&driver, stop.clone())),
+        Box::pin(checkpoint::run(&driver, stop.clone())),
+        Box::pin(collect::run(&driver, &peers, stop.clone())),
     );
     Ok(())
 }
@@ -244,18 +254,18 @@ fn node_id(config: &Config) -> io::Result<String> {
 }
 
 /// Stands in the same file as the rows, so that it cannot outlive them. 53 bits, which JavaScript keeps exactly.
-async fn incarnation(store: &Store) -> Result<u64, NodeError> {
+async fn incarnation(driver: &Driver) -> Result<u64, NodeError> {
     let new = (rand::random::<u64>() >> 11).to_string();
-    let stored = store.disk.identity("incarnation", Some(new)).await?.unwrap_or_default();
-    stored.parse().map_err(|_| NodeError::Disk("the incarnation is no number".to_owned()))
+    let stored = driver.disk.identity("incarnation", Some(new)).await?.unwrap_or_default();
+    stored.parse().map_err(|_| TierError::Disk("the incarnation is no number".to_owned()).into())
 }
 
 /// Refuses data of another cluster: their partitions would be dropped as foreign.
-async fn check_cluster(store: &Store, ring: &Ring) -> Result<(), RunError> {
+async fn check_cluster(driver: &Driver, ring: &Ring) -> Result<(), RunError> {
     for (what, offered) in
         [("cluster_id", ring.cluster_id.to_string()), ("partition_count", ring.partition_count.to_string())]
     {
-        let stored = store.disk.identity(what, Some(offered.clone())).await?.unwrap_or_default();
+        let stored = driver.disk.identity(what, Some(offered.clone())).await?.unwrap_or_default();
         if stored != offered {
             return Err(RunError::ForeignData { what, stored, offered });
         }

@@ -9,17 +9,19 @@ use std::{
 
 use cairn_api_spec::{
     Operation, Outcome, Version,
-    operation::{Action, Durability, IdempotencyKey, Metadata},
+    operation::{Action, Durability, Metadata},
     peer::{Append, Replicate, Request, RequestKind, Response, ResponseKind, Row},
     version::Condition,
 };
+use cairn_engine::TierError;
 use cairn_link::Limits;
 use cairn_node::{
-    claim::Holder,
+    cluster::{
+        follow,
+        transfer::{Copy, merge, serve_fetch},
+    },
+    driver::Driver,
     error::NodeError,
-    follow,
-    store::Store,
-    transfer::{Copy, merge, serve_fetch},
 };
 use cairn_replication::{Collected, Entry, Member};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -72,14 +74,29 @@ async fn a_repeated_write_is_not_judged_by_its_own_effect() {
 }
 
 #[tokio::test]
-async fn a_refused_write_leaves_its_key_free() {
+async fn a_refused_write_is_refused_again_when_it_is_sent_again() {
     let store = TestStore::open(10).await;
-    store.run(put("k", "1")).await.unwrap();
-    let create = || keyed(put_with("k", "2", Condition::Absent, None), "once");
-    assert!(matches!(store.run(create()).await.unwrap(), Outcome::ConditionFailed(_)));
-    assert!(matches!(store.run(keyed(delete("gone"), "once")).await.unwrap(), Outcome::Missing(_)));
+    let Outcome::Stored { metadata: first, .. } = store.run(put("k", "1")).await.unwrap() else {
+        panic!("it is a put")
+    };
+    let create = || keyed(put_with("k", "2", Condition::Absent, None), "create");
+    let remove = || keyed(delete("gone"), "remove");
+    let refused = store.run(create()).await.unwrap();
+    assert!(matches!(refused, Outcome::ConditionFailed(version) if version == first.version), "{refused:?}");
+    assert!(matches!(store.run(remove()).await.unwrap(), Outcome::Missing(Version::NONE)));
+
+    // Now the condition would hold, and there would be something to remove.
     store.run(delete("k")).await.unwrap();
-    assert!(stored(&store, create()).await.0);
+    store.run(put("gone", "1")).await.unwrap();
+    let store = store.reopen().await;
+    for _ in 0..2 {
+        let again = store.run(create()).await.unwrap();
+        assert!(matches!(again, Outcome::ConditionFailed(version) if version == first.version), "{again:?}");
+        assert!(matches!(store.run(remove()).await.unwrap(), Outcome::Missing(Version::NONE)));
+    }
+    assert_eq!(read(&store, "k").await, None);
+    assert_eq!(read(&store, "gone").await.unwrap(), "1");
+    assert!(stored(&store, keyed(put_with("k", "2", Condition::Absent, None), "another")).await.0);
 }
 
 #[tokio::test]
@@ -91,7 +108,7 @@ async fn a_key_that_was_used_for_another_request_is_refused() {
     let other = (0..).map(|i| format!("other{i}")).find(same_partition).unwrap();
     for operation in [put(&other, "1"), delete("k")] {
         let refused = store.run(keyed(operation, "once")).await;
-        assert!(matches!(refused, Err(NodeError::KeyReused)), "{refused:?}");
+        assert!(matches!(refused, Err(NodeError::Engine(cairn_engine::Error::KeyReused))), "{refused:?}");
     }
     assert_eq!(read(&store, "k").await.unwrap(), "1");
     assert_eq!(read(&store, &other).await, None);
@@ -142,7 +159,7 @@ async fn a_request_whose_client_goes_away_is_done_once_when_it_is_sent_again() {
     for round in 0..200 {
         let key = format!("k{round}");
         let write = || keyed(put(&key, "1"), &key);
-        if !drop_after(Duration::from_micros(10 * round), store.store.execute(write(), 0)).await {
+        if !drop_after(Duration::from_micros(10 * round), store.driver.execute(write(), 0, None)).await {
             dropped += 1;
         }
         // Were it done twice, the second time would find the key there.
@@ -162,13 +179,13 @@ async fn a_write_that_the_disk_did_not_take_leaves_its_key_free() {
     let mut refused = keyed(put("k", "1"), "once");
     let Action::Put(put_refused) = &mut refused.action else { panic!("it is a put") };
     put_refused.content_type = "refused".to_owned();
-    assert!(matches!(store.run(refused).await, Err(NodeError::Disk(_))));
+    assert!(matches!(store.run(refused).await, Err(NodeError::Tier(TierError::Disk(_)))));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let (created, _) = loop {
         match store.run(keyed(put("k", "1"), "once")).await {
             Ok(Outcome::Stored { created, metadata }) => break (created, metadata),
             // The writer opens the file again.
-            Err(NodeError::Disk(_)) if tokio::time::Instant::now() < deadline => {
+            Err(NodeError::Tier(TierError::Disk(_))) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             other => panic!("{other:?}"),
@@ -189,9 +206,9 @@ async fn a_key_is_forgotten_after_ten_minutes() {
     assert_eq!(stored(&store, keyed(put("k", "2"), "once")).await.1, second);
 
     let partition = partition_of(&get("k"));
-    let kept = async || store.store.disk.idempotency_keys(partition, Version::NONE, 10).await.unwrap();
+    let kept = async || store.driver.disk.idempotency_keys(partition, Version::NONE, 10).await.unwrap();
     assert_eq!(kept().await.len(), 2);
-    store.store.disk.forget_keys(partition).await.unwrap();
+    store.driver.disk.forget_keys(partition).await.unwrap();
     let kept = kept().await;
     assert_eq!(kept.iter().map(|first| first.version).collect::<Vec<_>>(), [second.version.0]);
 }
@@ -201,8 +218,8 @@ async fn a_key_goes_with_its_partition() {
     let store = TestStore::open(10).await;
     store.run(keyed(put("k", "1"), "once")).await.unwrap();
     let partition = partition_of(&get("k"));
-    store.store.disk.drop_partition(partition).await.unwrap();
-    assert!(store.store.disk.idempotency_keys(partition, Version::NONE, 10).await.unwrap().is_empty());
+    store.driver.disk.drop_partition(partition).await.unwrap();
+    assert!(store.driver.disk.idempotency_keys(partition, Version::NONE, 10).await.unwrap().is_empty());
 }
 
 fn member(node: &str) -> Member<Arc<str>> {
@@ -221,7 +238,7 @@ fn append(operation: &Operation, key: &str, version: Version) -> Append {
         ..Row::default()
     };
     let (partition, idempotency_key) = (partition_of(operation), key.to_owned());
-    Append { partition, epoch: 1, stable: 0, durability: 1, row, idempotency_key, created: true, trace: None }
+    Append { partition, epoch: 1, stable: 0, durability: 1, row, idempotency_key, created: true, ..Append::default() }
 }
 
 async fn assert_is_repeated(store: &TestStore, write: Operation, version: Version) {
@@ -234,8 +251,8 @@ async fn assert_is_repeated(store: &TestStore, write: Operation, version: Versio
 #[tokio::test]
 async fn a_replica_that_takes_over_knows_the_keys_of_the_writes_that_it_was_sent() {
     let store = TestStore::of_node("replica").await;
-    let (primary, me) = (member("primary"), store.store.me.clone());
-    let (write, version) = (keyed(put("k", "1"), "once"), Version::NONE.next(1));
+    let (primary, me) = (member("primary"), store.driver.me.clone());
+    let (write, version) = (keyed(put("k", "1"), "once"), Version::NONE.next(1).unwrap());
     let in_sync = vec![primary.clone(), me.clone()];
     let entry = Entry { epoch: 1, primary: Some(primary.node), in_sync, ..Entry::default() };
     store.configure(partition_of(&write), entry);
@@ -246,7 +263,7 @@ async fn a_replica_that_takes_over_knows_the_keys_of_the_writes_that_it_was_sent
         appends: vec![append(&write, "once", version)],
         ..Replicate::default()
     };
-    assert!(follow::replicate(&store.store, message).await.unwrap().refused.is_empty());
+    assert!(follow::replicate(&store.driver, &store.peers, message).await.unwrap().refused.is_empty());
     store.serve_all(2).await;
     assert_is_repeated(&store, write, version).await;
 }
@@ -254,42 +271,23 @@ async fn a_replica_that_takes_over_knows_the_keys_of_the_writes_that_it_was_sent
 #[tokio::test]
 async fn a_replica_that_takes_over_knows_the_keys_of_the_writes_that_another_one_was_sent() {
     let store = TestStore::of_node("replica").await;
-    let (other, me) = (member("other"), store.store.me.clone());
-    let (write, version) = (keyed(put("k", "1"), "once"), Version::NONE.next(1));
+    let (other, me) = (member("other"), store.driver.me.clone());
+    let (write, version) = (keyed(put("k", "1"), "once"), Version::NONE.next(1).unwrap());
     let partition = partition_of(&write);
     let (in_sync, primary) = (vec![me.clone(), other.clone()], Some(me.node));
     store.configure(partition, Entry { epoch: 2, primary, in_sync, ..Entry::default() });
     let writes = vec![follow::write(append(&write, "once", version)).unwrap()];
     let collected = Collected { writes, stable: Version::NONE, last: version };
-    store.store.drive(partition, |locked, now, effects| {
-        locked.replica.lead(now, effects);
-        locked.replica.collected(&other, 2, now, collected, now, effects);
+    store.driver.protocol(partition, |replica, now, effects| {
+        replica.lead(now, effects);
+        replica.collected(&other, 2, now, collected, now, effects);
     });
     store.serve_all(3).await;
     assert_is_repeated(&store, write, version).await;
 }
 
-#[tokio::test]
-async fn a_claim_ends_when_another_node_may_have_done_the_write() {
-    let store = TestStore::open(10).await;
-    let key = IdempotencyKey::parse("once").unwrap();
-    let claims = |holder: Option<Holder>| {
-        let mut locked = store.store.partitions.lock(0);
-        match holder {
-            None => locked.claims.take(&key).ok(),
-            Some(holder) => locked.claims.holds(&key, holder).then_some(holder),
-        }
-    };
-    let holder = claims(None);
-    assert!(holder.is_some() && claims(None).is_none());
-    assert_eq!(claims(holder), holder);
-    store.serve_none();
-    store.serve_all(3).await;
-    assert_eq!(claims(holder), None);
-}
-
 /// Serves the pages of copies.
-struct Pages(Store);
+struct Pages(Arc<Driver>);
 
 impl cairn_link::Service for Pages {
     type Request = Request;
@@ -309,9 +307,9 @@ async fn serve_pages(from: &TestStore, name: &str, to: &TestStore) -> DropGuard 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
-    let pages = Arc::new(Pages(from.store.clone()));
+    let pages = Arc::new(Pages(from.driver.clone()));
     tokio::spawn(cairn_link::serve(listener, pages, Limits::default(), stop.clone()));
-    to.store.peers.set_addresses([(name, address.as_str())].into_iter());
+    to.peers.set_addresses([(name, address.as_str())].into_iter());
     stop.drop_guard()
 }
 
@@ -341,17 +339,21 @@ async fn a_learner_gets_the_keys_with_its_copy_and_forgets_those_that_the_primar
     stored(&learner, lost.clone()).await;
     let writes = write_some(&primary).await;
 
-    let (me, in_sync) = (learner.store.me.clone(), vec![primary.store.me.clone()]);
+    let (me, in_sync) = (learner.driver.me.clone(), vec![primary.driver.me.clone()]);
     let (epoch, learners) = (2, vec![me.clone()]);
     let entry = Entry { epoch, primary: Some("node".into()), in_sync, learners, successor: None };
     primary.configure(partition, entry.clone());
     learner.configure(partition, entry);
-    learner.store.partitions.memory.retain(|_| false);
+    learner.driver.memory.retain(|_| false);
     let _server = serve_pages(&primary, "node", &learner).await;
-    let copied = Copy::new(&learner.store, &me, partition, &"node".into()).unwrap().run().await.unwrap();
+    let copied = Copy::new(&learner.driver, &learner.peers, &learner.transfers, &me, partition, &"node".into())
+        .unwrap()
+        .run()
+        .await
+        .unwrap();
     assert_eq!(copied, writes[49].1.1.version);
 
-    learner.store.partitions.lock(partition).replica.observe(copied);
+    learner.driver.protocol(partition, |replica, _, _| replica.observe(copied));
     learner.serve_all(3).await;
     assert_all_are_repeated(&learner, writes).await;
     assert!(stored(&learner, lost).await.1.version > copied);
@@ -363,15 +365,15 @@ async fn a_primary_that_merges_the_copies_of_restarted_nodes_gets_their_keys() {
     let (replica, primary) = (TestStore::open(10).await, TestStore::of_node("primary").await);
     let partition = partition_of(&get("k"));
     let writes = write_some(&replica).await;
-    let me = primary.store.me.clone();
-    let in_sync = vec![me.clone(), replica.store.me.clone()];
+    let me = primary.driver.me.clone();
+    let in_sync = vec![me.clone(), replica.driver.me.clone()];
     let entry = Entry { epoch: 2, primary: Some(me.node.clone()), in_sync, ..Entry::default() };
     replica.configure(partition, entry.clone());
     primary.configure(partition, entry);
     let _server = serve_pages(&replica, "node", &primary).await;
-    let last = merge(&primary.store, &me, partition, &"node".into()).await.unwrap();
+    let last = merge(&primary.driver, &primary.peers, &primary.transfers, partition, &"node".into()).await.unwrap();
 
-    primary.store.partitions.lock(partition).replica.observe(last);
+    primary.driver.protocol(partition, |replica, _, _| replica.observe(last));
     primary.serve_all(3).await;
     assert_all_are_repeated(&primary, writes).await;
 }

@@ -1,9 +1,13 @@
 //! The store over a real SQLite file, against a model of what it should say.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers stop the test where they fail")]
 
+mod batch;
+mod counters;
+mod explain;
 mod healthcheck;
 mod idempotency;
 mod model;
+mod places;
 mod settings;
 mod support;
 
@@ -14,6 +18,7 @@ use cairn_api_spec::{
     operation::{Durability, Tier},
     version::Condition,
 };
+use cairn_engine::TierError;
 use cairn_node::error::NodeError;
 
 use crate::support::{TestStore, delete, delete_with, get, head, put, put_with, value_of};
@@ -136,7 +141,7 @@ async fn a_row_that_was_tampered_with_is_an_error_and_never_a_value() {
     let store = TestStore::open(10).await;
     store.run(put("a", "the truth")).await.unwrap();
     let store = store.reopen_after("UPDATE entries SET value = CAST('a fable!' AS BLOB)").await;
-    assert!(matches!(store.run(get("a")).await, Err(NodeError::Corrupt)));
+    assert!(matches!(store.run(get("a")).await, Err(NodeError::Tier(TierError::Corrupt))));
 }
 
 #[tokio::test]
@@ -144,8 +149,8 @@ async fn a_partition_that_is_not_served_here_answers_nothing() {
     let store = TestStore::open(10).await;
     store.run(put("a", "1")).await.unwrap();
     store.serve_none();
-    assert!(matches!(store.run(get("a")).await, Err(NodeError::NotOwner { .. })));
-    assert!(matches!(store.run(put("a", "2")).await, Err(NodeError::NotOwner { .. })));
+    assert!(matches!(store.run(get("a")).await, Err(NodeError::Engine(cairn_engine::Error::NotOwner { .. }))));
+    assert!(matches!(store.run(put("a", "2")).await, Err(NodeError::Engine(cairn_engine::Error::NotOwner { .. }))));
 }
 
 #[tokio::test]

@@ -85,9 +85,7 @@ async fn check(store: &TestStore, model: &mut Model, writes: &mut Writes, step: 
     let live = model.get(&key).map(|(_, version)| *version);
     let condition = operation.condition;
     let outcome = store.run(operation.clone()).await.unwrap();
-    if let Outcome::Stored { .. } | Outcome::Deleted(_) = outcome
-        && operation.idempotency_key.is_some()
-    {
+    if operation.idempotency_key.is_some() {
         writes.push((operation, outcome.clone()));
     }
     match (step, &outcome) {

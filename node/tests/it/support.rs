@@ -1,16 +1,22 @@
 //! A store in a temporary directory, serving every partition.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use cairn_api_spec::{
     Bucket, EntryName, Operation, Outcome, Version,
     operation::{Action, Durability, IdempotencyKey, Put},
     version::Condition,
 };
+use cairn_engine::NodeId;
 use cairn_node::{
-    config::StoreSettings, disk::HeldPartition, error::NodeError, metrics::NodeMetrics, partition::NodeId, store::Store,
+    cluster::{peers::Peers, transfer::Transfers},
+    config::StoreSettings,
+    driver::Driver,
+    error::NodeError,
+    metrics::NodeMetrics,
+    tiers::disk::HeldPartition,
 };
-use cairn_replication::Entry;
+use cairn_replication::{Entry, Replica};
 use cairn_server_kit::{slow::SlowLog, trace::Tracer};
 use prometheus::Registry;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -20,7 +26,9 @@ pub(crate) const MAX_VALUE_BYTES: usize = 100_000;
 pub(crate) const PARTITIONS: u32 = 4;
 
 pub(crate) struct TestStore {
-    pub(crate) store: Store,
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) transfers: Transfers,
     directory: TempDir,
     lru_size: usize,
 }
@@ -49,42 +57,46 @@ impl TestStore {
             disk_max_bytes: 1 << 30,
             default_ttl: None,
             max_value_bytes: MAX_VALUE_BYTES,
+            upload_linger: Duration::from_millis(100),
+            collect_after: Duration::from_secs(1),
         };
         let metrics = NodeMetrics::new(&Registry::new(), SlowLog::new(Duration::ZERO)).unwrap();
-        let (tasks, _) = cairn_node::replication::tasks();
-        let store =
-            Store::open(node.into(), settings, PARTITIONS, None, metrics, Tracer::default(), tasks).await.unwrap();
-        Self { store, directory, lru_size }
+        let (tasks, _) = cairn_node::driver::tasks();
+        let (peers, tracer) = (Arc::new(Peers::default()), Tracer::default());
+        let network = peers.clone();
+        let driver =
+            Driver::open(node.into(), settings, PARTITIONS, None, network, metrics, tracer, tasks).await.unwrap();
+        Self { driver, peers, transfers: Transfers::default(), directory, lru_size }
     }
 
     /// Makes the node the primary of every partition, with the only copy.
     pub(crate) async fn serve_all(&self, epoch: u64) {
-        let held = self.store.disk.partitions().await.unwrap();
+        let held = self.driver.disk.partitions().await.unwrap();
         for partition in 0..PARTITIONS {
             let last_version =
                 held.iter().find(|(id, _)| *id == partition).map_or(Version::NONE, |(_, h)| h.last_version);
-            self.store.disk.adopt_partition(partition, HeldPartition { generation: 1, last_version }).await.unwrap();
-            self.store.partitions.lock(partition).replica.observe(last_version);
-            let me = self.store.me.clone();
+            self.driver.disk.adopt_partition(partition, HeldPartition { generation: 1, last_version }).await.unwrap();
+            self.driver.protocol(partition, |replica, _, _| replica.observe(last_version));
+            let me = self.driver.me.clone();
             self.configure(
                 partition,
                 Entry { epoch, primary: Some(me.node.clone()), in_sync: vec![me], ..Entry::default() },
             );
-            self.store.drive(partition, |locked, now, effects| locked.replica.lead(now, effects));
+            self.driver.protocol(partition, Replica::lead);
         }
     }
 
     pub(crate) fn configure(&self, partition: u32, entry: Entry<NodeId>) {
-        self.store.drive(partition, |locked, now, effects| assert!(locked.replica.configure(entry, now, effects)));
+        self.driver.protocol(partition, |replica, now, effects| assert!(replica.configure(entry, now, effects)));
     }
 
     pub(crate) async fn reopen(self) -> Self {
-        self.store.disk.close().await;
+        self.driver.disk.close().await;
         Self::open_in(self.directory, self.lru_size).await
     }
 
     pub(crate) async fn reopen_after(self, statement: &'static str) -> Self {
-        self.store.disk.close().await;
+        self.driver.disk.close().await;
         execute(&self.directory.path().join("data.sqlite"), statement).await;
         Self::open_in(self.directory, self.lru_size).await
     }
@@ -96,7 +108,7 @@ impl TestStore {
     }
 
     pub(crate) async fn run(&self, operation: Operation) -> Result<Outcome, NodeError> {
-        tokio::time::timeout(Duration::from_secs(20), self.store.execute(operation, 0)).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(20), self.driver.execute(operation, 0, None)).await.unwrap()
     }
 }
 
@@ -137,6 +149,10 @@ pub(crate) fn delete(key: &str) -> Operation {
 
 pub(crate) fn delete_with(key: &str, durability: Durability) -> Operation {
     operation(key, Condition::None, Action::Delete { durability: Some(durability) })
+}
+
+pub(crate) fn add(key: &str, delta: i64) -> Operation {
+    operation(key, Condition::None, Action::Increment { delta, ttl: None, durability: None })
 }
 
 pub(crate) fn value_of(outcome: &Outcome) -> Option<String> {

@@ -1,0 +1,91 @@
+//! What the disk knows of the object store.
+
+use bytes::Bytes;
+use cairn_api_spec::{Version, operation::Metadata};
+use cairn_engine::checksum;
+use cairn_node::tiers::disk::{Mark, Row};
+use cairn_object_tier::{Origin, Place, SegmentName};
+
+use crate::support::TestStore;
+
+const ROWS: u64 = 1_000;
+
+fn name(number: u64) -> Bytes {
+    format!("default\0key {number}").into()
+}
+
+fn place(number: u64) -> Place {
+    let origin = Origin { term: 1, node: "node".into(), session: 1, seq: number / 100 };
+    Place::Packed { segment: SegmentName(origin).into(), offset: number * 3_000 }
+}
+
+fn row(number: u64) -> Row {
+    let (name, version, value) = (name(number), Version(number + 1), Bytes::from(vec![7; 3_000]));
+    Row {
+        partition: 0,
+        metadata: Metadata {
+            version,
+            modified_at: 1,
+            expires_at: None,
+            size: value.len() as u64,
+            content_type: String::new(),
+        },
+        checksum: checksum(&name, version, &value),
+        tombstone: false,
+        dirty: true,
+        object_version: Version::NONE,
+        place: None,
+        value: Some(value),
+        name,
+    }
+}
+
+async fn stored() -> TestStore {
+    let store = TestStore::open(10).await;
+    store.driver.disk.ingest((0..ROWS).map(row).collect()).await.unwrap();
+    store
+}
+
+fn marks(version: impl Fn(u64) -> Version) -> Vec<Mark> {
+    (0..ROWS).map(|number| Mark { name: name(number), version: version(number), place: Some(place(number)) }).collect()
+}
+
+#[tokio::test]
+async fn values_that_leave_the_disk_leave_their_pages_and_keep_their_places() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1))).await.unwrap();
+    let before = disk.used_bytes().await.unwrap();
+    let rows = disk.values_from(0, true, 2_000).await.unwrap();
+    let offloaded = disk.offload(rows.into_iter().map(|(id, _, version, _)| (id, version)).collect()).await.unwrap();
+    assert_eq!(offloaded, ROWS);
+    let after = disk.used_bytes().await.unwrap();
+    assert!(after * 5 < before, "{before} bytes before, {after} after");
+    for number in [0, 99, 100, 999] {
+        let row = disk.load(name(number), true).await.unwrap().unwrap();
+        assert_eq!((row.value.clone(), row.metadata.version), (None, Version(number + 1)));
+        assert_eq!(disk.place(&row).await.unwrap(), Some(place(number)));
+    }
+}
+
+#[tokio::test]
+async fn only_the_version_that_was_uploaded_counts() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1 - number % 2))).await.unwrap();
+    assert_eq!(disk.dirty(&[0], 10_000).await.unwrap().len() as u64, ROWS / 2);
+    assert_eq!(disk.oldest_waiting(0).await.unwrap(), Some(Version(2)));
+    let rows = disk.scan_places(0, 0, 10_000).await.unwrap().0;
+    assert!(rows.iter().all(|row| row.place.is_some() != row.dirty));
+}
+
+#[tokio::test]
+async fn a_row_that_is_removed_leaves_no_place_behind() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1))).await.unwrap();
+    disk.drop_partition(0).await.unwrap();
+    disk.ingest((0..ROWS).map(row).collect()).await.unwrap();
+    let rows = disk.scan_places(0, 0, 10_000).await.unwrap().0;
+    assert!(rows.iter().all(|row| row.dirty && row.place.is_none()));
+}
