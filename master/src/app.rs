@@ -1,7 +1,5 @@
-//! What handlers share, and the one registration that yields both the routes and the OpenAPI document: a route cannot
+//! The one registration that yields both the routes and the OpenAPI document: a route cannot
 //! be served and undocumented.
-
-use std::sync::Arc;
 
 use actix_web::{
     App, Error, HttpResponse,
@@ -11,26 +9,11 @@ use actix_web::{
     web,
 };
 use cairn_server_kit::http::{Edge, extractors, route_not_found};
-use prometheus::Registry as MetricsRegistry;
-use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{cluster::Cluster, controller::Controller, routes};
-
-/// What handlers share.
-#[derive(Clone)]
-pub struct AppState {
-    /// The registry and the published map.
-    pub cluster: Arc<Cluster>,
-    /// Changes the map.
-    pub controller: Arc<Controller>,
-    /// What `/metrics` shows.
-    pub metrics: MetricsRegistry,
-    /// Ends waiting requests when the server stops.
-    pub shutdown: CancellationToken,
-}
+use crate::routes::{self, AppState};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(

@@ -1,8 +1,11 @@
 //! What can be said about the cluster at this moment: the registry and the published map, read together.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use cairn_api_spec::cluster::{ByTier, Node, NodeState, NodeStats, Partition, Stats};
+
+mod moves;
+mod warnings;
 
 use crate::{
     error::Error,
@@ -11,7 +14,7 @@ use crate::{
     ring::PublishedRing,
 };
 
-/// The registry, the published map, and how it moves.
+/// The registry, the published map, and how it moves. Every `now` is the time since the master started.
 pub struct Cluster {
     /// Who is there.
     pub registry: Registry,
@@ -41,7 +44,7 @@ pub enum PartitionState {
 
 impl Cluster {
     /// Every registered node, by id.
-    pub fn nodes(&self) -> Vec<Node> {
+    pub fn nodes(&self, now: Duration) -> Vec<Node> {
         let ring = self.ring.load();
         let mut copies: HashMap<&str, Copies> = HashMap::new();
         for partition in &ring.partitions {
@@ -52,7 +55,7 @@ impl Cluster {
             }
         }
         let describe = |(id, member): (String, Member)| {
-            self.describe(member, copies.get(id.as_str()).copied().unwrap_or_default())
+            self.describe(member, copies.get(id.as_str()).copied().unwrap_or_default(), now)
         };
         self.registry.members().into_iter().map(describe).collect()
     }
@@ -61,17 +64,17 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Error::NodeNotFound`].
-    pub fn node(&self, node_id: &str) -> Result<Node, Error> {
-        let node = self.nodes().into_iter().find(|node| node.node_id == node_id);
+    pub fn node(&self, node_id: &str, now: Duration) -> Result<Node, Error> {
+        let node = self.nodes(now).into_iter().find(|node| node.node_id == node_id);
         node.ok_or_else(|| Error::NodeNotFound { node_id: node_id.to_owned(), other_incarnation: false })
     }
 
     /// Sums over what the nodes last said.
-    pub fn stats(&self) -> Stats {
-        let nodes = self.nodes();
+    pub fn stats(&self, now: Duration) -> Stats {
+        let nodes = self.nodes(now);
         let total = nodes.iter().map(|node| &node.stats).fold(NodeStats::default(), |sum, node| add(&sum, node));
         let reads = total.hits.saturating_add(total.misses);
-        let states = self.partition_states();
+        let states = self.partition_states(now);
         let count = |state| u32::try_from(states.iter().filter(|s| **s == state).count()).unwrap_or(u32::MAX);
         #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
         let hit_ratio = if reads == 0 { 0.0 } else { total.hits as f64 / reads as f64 };
@@ -90,7 +93,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Error::NotReady`] with what is missing.
-    pub fn check_ready(&self) -> Result<(), Error> {
+    pub fn check_ready(&self, now: Duration) -> Result<(), Error> {
         let ring = self.ring.load();
         let unassigned = ring.partitions.iter().filter(|partition| partition.primary.is_none()).count();
         if unassigned > 0 {
@@ -99,7 +102,7 @@ impl Cluster {
                 ring.partition_count
             )));
         }
-        if !self.nodes().iter().any(|node| node.state == NodeState::Active) {
+        if !self.nodes(now).iter().any(|node| node.state == NodeState::Active) {
             return Err(Error::NotReady("no node is active".to_owned()));
         }
         Ok(())
@@ -112,25 +115,9 @@ impl Cluster {
         ring.partitions.iter().filter(lacks).count()
     }
 
-    /// What an operator should know although every key can be served.
-    pub fn warning(&self) -> Option<String> {
-        let under_replicated = self.under_replicated();
-        let ring = self.ring.load();
-        let (nodes, factor) = (ring.nodes.len(), ring.replication.factor);
-        if nodes < factor as usize {
-            return Some(format!(
-                "{nodes} registered, and replication_factor is {factor}: what is stored is in fewer copies than asked for",
-                nodes = if nodes == 1 { "1 node is".to_owned() } else { format!("{nodes} nodes are") },
-            ));
-        }
-        (under_replicated > 0).then(|| {
-            format!("{under_replicated} of {} partitions have fewer than {factor} in-sync copies", ring.partition_count)
-        })
-    }
-
     /// The state of every partition, by id.
-    pub fn partition_states(&self) -> Vec<PartitionState> {
-        let alive = self.registry.alive();
+    pub fn partition_states(&self, now: Duration) -> Vec<PartitionState> {
+        let alive = self.registry.alive(now);
         let state = |partition: &Partition| match &partition.primary {
             Some(primary) if !alive.contains(primary) => PartitionState::Offline,
             Some(_) if partition.learners.is_empty() => PartitionState::Online,
@@ -140,8 +127,8 @@ impl Cluster {
         self.ring.load().partitions.iter().map(state).collect()
     }
 
-    fn describe(&self, member: Member, copies: Copies) -> Node {
-        let state = member.state(self.registry.patience(), copies.primaries + copies.replicas);
+    fn describe(&self, member: Member, copies: Copies, now: Duration) -> Node {
+        let state = member.state(self.registry.patience(), copies.primaries + copies.replicas, now);
         let node = member.registration().clone();
         Node {
             node_id: node.node_id,
@@ -155,6 +142,7 @@ impl Cluster {
             partitions: copies.primaries,
             replicas: copies.replicas,
             last_heartbeat: member.last_heartbeat,
+            clock_offset_ms: member.clock_offset_ms,
             stats: member.stats,
         }
     }

@@ -58,12 +58,18 @@ pub struct Config {
     /// Copies that acknowledge a write with quorum, 0 to 7, at most replication_factor; 0: the majority
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=7))]
     pub write_quorum: u32,
-    /// Partitions that may be copied at the same time, 1 to 65536; PATCH /rebalance changes it while running
+    /// Partitions that may be copied at the same time, 1 to 65536, and as many again of which copies were lost; PATCH /rebalance changes it
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_MOVES)))]
     pub max_moves: u32,
     /// The most bytes a second that a node copies from others, 0 to 1TiB, 0: no limit; PATCH /rebalance changes it
     #[arg(long, default_value = "0", value_parser = bytes_in(0..=MAX_TRANSFER_RATE))]
     pub transfer_bytes_per_second: u64,
+    /// Time without progress after which a copy is given up, 1s to 1h; longer where the transfer limit is small
+    #[arg(long, default_value = "1m", value_parser = duration_in(MS * 1000..=MINUTE * 60))]
+    pub stuck_after: Duration,
+    /// How far a node's wall clock may be from the master's before it leads no partition, 100ms to 1h
+    #[arg(long, default_value = "5s", value_parser = duration_in(MS * 100..=MINUTE * 60))]
+    pub max_clock_skew: Duration,
     /// Longest value in bytes, 1KiB to 64MiB
     #[arg(long, default_value = "16MiB", value_parser = bytes_in(1 << 10..=64 << 20))]
     pub max_value_bytes: u64,

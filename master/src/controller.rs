@@ -12,19 +12,21 @@ use std::{
 };
 
 use cairn_api_spec::cluster::{HASH, Partition, Replication, Ring, RingNode};
-use cairn_placement::{Reason, Step};
+use cairn_placement::{Expected, LAST_EPOCH, Reason, Step};
 use tokio_util::sync::CancellationToken;
 
 mod changes;
 
 use self::changes::Asked;
 use crate::{
+    clock::Clock,
     cluster::Cluster,
     error::Error,
     map::{Map, OpenError, StoredPartition},
     metastore::{MetadataStore, StoreError},
     metrics::Metrics,
     plan::{Planner, Sight},
+    rebalance::Limits,
     registry::Member,
 };
 
@@ -36,6 +38,10 @@ pub struct Pace {
     pub settle: Duration,
     /// How often silence is looked for.
     pub tick: Duration,
+    /// See [`Expected::stuck_after`].
+    pub stuck_after: Duration,
+    /// See [`Expected::page_bytes`].
+    pub page_bytes: u64,
 }
 
 /// What the map is to be like.
@@ -54,6 +60,7 @@ pub struct Controller {
     store: Arc<dyn MetadataStore>,
     cluster: Arc<Cluster>,
     metrics: Metrics,
+    clock: Clock,
     pace: Pace,
     state: tokio::sync::Mutex<State>,
     /// Changes asked for by primaries that wait for the state: whoever gets it makes them all, in one transaction.
@@ -63,6 +70,8 @@ pub struct Controller {
 struct State {
     map: Map,
     planner: Planner,
+    /// Partitions at the last epoch that the log has told of.
+    at_last_epoch: usize,
 }
 
 type Members = BTreeMap<String, Member>;
@@ -78,13 +87,14 @@ impl Controller {
         metrics: Metrics,
         shape: Shape,
         pace: Pace,
+        clock: Clock,
     ) -> Result<Self, OpenError> {
         let mut map = Map::open(store.clone(), shape.partition_count).await?;
         map.store_replication(shape.replication).await?;
         map.reload().await?;
         let planner = Planner::new(shape.vnodes, shape.replication, &map);
-        let state = tokio::sync::Mutex::new(State { map, planner });
-        let controller = Self { store, cluster, metrics, pace, state, asked: Mutex::default() };
+        let state = tokio::sync::Mutex::new(State { map, planner, at_last_epoch: 0 });
+        let controller = Self { store, cluster, metrics, clock, pace, state, asked: Mutex::default() };
         controller.publish(&*controller.state.lock().await);
         Ok(controller)
     }
@@ -103,7 +113,7 @@ impl Controller {
                     self.pace.tick
                 }
             };
-            self.metrics.observe(&self.cluster);
+            self.metrics.observe(&self.cluster, self.clock.now());
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 _ = changes.changed() => {}
@@ -120,9 +130,11 @@ impl Controller {
         let unsettled = self.unsettled(&state.map);
         if unsettled.is_zero() {
             let members = self.cluster.registry.members();
-            let sight = self.sight(&members);
+            let (sight, limits) = (self.sight(&members), self.cluster.rebalancing.limits());
+            report_last_epochs(state);
+            self.give_up_stuck(state, sight, limits);
             state.planner.propose(&state.map, sight);
-            let steps = state.planner.steps(&state.map, sight, self.cluster.rebalancing.limits());
+            let steps = state.planner.steps(&state.map, sight, limits);
             match self.apply(state, &members, steps).await {
                 // Somebody else was faster: the next look sees what they did.
                 Ok(()) | Err(StoreError::Conflict { .. }) => {}
@@ -138,7 +150,7 @@ impl Controller {
     async fn catch_up(&self, state: &mut State) -> Result<(), StoreError> {
         if state.map.is_behind().await? {
             state.map.reload().await?;
-            self.cluster.registry.reload().await?;
+            self.cluster.registry.reload(self.clock.now()).await?;
         }
         Ok(())
     }
@@ -148,11 +160,23 @@ impl Controller {
         if map.partitions().all(|stored| stored.partition.primary.is_some()) {
             return Duration::ZERO;
         }
-        self.pace.settle.saturating_sub(self.cluster.registry.since_last_join())
+        self.pace.settle.saturating_sub(self.cluster.registry.since_last_join(self.clock.now()))
     }
 
     fn sight<'a>(&self, members: &'a Members) -> Sight<'a> {
-        Sight { members, patience: self.cluster.registry.patience() }
+        Sight { members, patience: self.cluster.registry.patience(), now: self.clock.now() }
+    }
+
+    fn give_up_stuck(&self, state: &mut State, sight: Sight<'_>, limits: Limits) {
+        let Pace { stuck_after, page_bytes, .. } = self.pace;
+        let expected = Expected { stuck_after, page_bytes, bytes_per_second: limits.bytes_per_second };
+        for stuck in state.planner.watch(&state.map, sight, expected) {
+            tracing::warn!(
+                partition = stuck.partition,
+                node = stuck.node,
+                "a copy does not come forward and is given up for a while"
+            );
+        }
     }
 
     async fn apply(&self, state: &mut State, members: &Members, steps: Vec<Step>) -> Result<(), StoreError> {
@@ -195,7 +219,7 @@ impl Controller {
             }
         }
         for id in drained {
-            match self.cluster.registry.remove(id).await {
+            match self.cluster.registry.remove(id, self.clock.now()).await {
                 Ok(()) | Err(Error::NodeNotFound { .. } | Error::Store(StoreError::Conflict { .. })) => {}
                 Err(error) => return Err(error),
             }
@@ -229,4 +253,19 @@ impl Controller {
             nodes: nodes.collect(),
         });
     }
+}
+
+/// Says loudly when entries have come to their last epoch: no step is taken with them any more.
+fn report_last_epochs(state: &mut State) {
+    let is_last = |stored: &&StoredPartition| stored.partition.epoch >= LAST_EPOCH;
+    let count = state.map.partitions().filter(is_last).count();
+    if count > state.at_last_epoch {
+        let partition = state.map.partitions().find(is_last).map(|stored| stored.partition.id);
+        tracing::error!(
+            partitions = count,
+            first = partition,
+            "partitions are at the last epoch: no failover any more"
+        );
+    }
+    state.at_last_epoch = count;
 }

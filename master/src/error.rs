@@ -1,5 +1,7 @@
 //! What can go wrong in the master, and the one match that makes an answer of it.
 
+use std::time::Duration;
+
 use cairn_api_spec::{ApiError, ErrorCode, cluster::PartitionChange};
 use cairn_server_kit::http::HttpError;
 
@@ -25,6 +27,20 @@ pub enum Error {
         node_id: String,
         /// Where the node with this id is.
         address: String,
+    },
+    /// The id belongs to a node that beats with other data, maybe from the same address.
+    #[error(
+        "node {node_id:?} beats from {address} with the data of another directory: one id belongs to one process with \
+         one data directory, so give this one an id and an address of its own; if its directory was emptied, stop the \
+         process that beats, and this one is taken {suspect_after:?} later"
+    )]
+    OtherData {
+        /// The id.
+        node_id: String,
+        /// Where the node with this id is.
+        address: String,
+        /// How long that one must have been silent.
+        suspect_after: Duration,
     },
     /// The data of a node have been used by a later process than the one that registers.
     #[error(
@@ -63,6 +79,14 @@ pub enum Error {
         /// The epoch that was asked for.
         asked: u64,
     },
+    /// The partition's entry was changed as often as it can be.
+    #[error("partition {partition} is at epoch {epoch}, the last one: its entry cannot change any more")]
+    LastEpoch {
+        /// The partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// The change was not made, and may be asked for again.
     #[error("the partition map could not be changed just now")]
     Busy,
@@ -78,13 +102,14 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::NodeNotFound { .. } => ErrorCode::NodeNotFound,
-            Error::NodeConflict { .. } | Error::OldSession { .. } => ErrorCode::NodeConflict,
+            Error::NodeConflict { .. } | Error::OtherData { .. } | Error::OldSession { .. } => ErrorCode::NodeConflict,
             Error::InvalidNode(_) => ErrorCode::InvalidBody,
             Error::InvalidParameter(_) => ErrorCode::InvalidParameter,
             Error::NotNow { .. } => ErrorCode::PreconditionFailed,
             Error::NotReady(_) => ErrorCode::NoNodes,
             Error::Busy | Error::Store(StoreError::Conflict { .. }) => ErrorCode::Overloaded,
-            Error::Store(StoreError::Unreadable { .. } | StoreError::Closed { .. } | StoreError::Failed(_)) => {
+            Error::LastEpoch { .. }
+            | Error::Store(StoreError::Unreadable { .. } | StoreError::Closed { .. } | StoreError::Failed(_)) => {
                 ErrorCode::Internal
             }
         };

@@ -9,6 +9,7 @@
 //! and to the primary when that one fails.
 
 mod attempts;
+mod batch;
 mod http;
 mod routes;
 mod watch;
@@ -20,7 +21,8 @@ use std::{
 
 use cairn_api_spec::{
     ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome, TraceContext,
-    operation::{Action, Durability, ListQuery, ListedName, Put},
+    data::Asked,
+    operation::{Action, Durability, ListQuery, ListedName},
     peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
 };
 use cairn_data_api::{DataApi, Reply, ValueStream, metrics::Kind};
@@ -38,10 +40,14 @@ use crate::{cluster::Cluster, config::Config};
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long opening a connection for a large value may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for room on the connection to a node, and how often that is looked at.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
+const ROOM_LOOK: Duration = Duration::from_millis(10);
 /// How long a replica is waited for before the primary is asked.
 const REPLICA_DEADLINE: Duration = Duration::from_secs(1);
-/// What `durability=object` takes longer than anything else.
-const UPLOAD_ALLOWANCE: Duration = Duration::from_secs(30);
+/// What `durability=object` may take longer than anything else. A node answers within that, so a silent one is found out
+/// as soon as with other writes.
+const UPLOAD_ALLOWANCE: Duration = Duration::from_secs(3);
 
 /// Why the gateway has no answer of a node.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +136,12 @@ impl Gateway {
         loop {
             let routes = self.routes();
             match self.route(&routes, operation, &attempts).await {
-                Ok(reply) => return Ok(reply),
+                Ok(mut reply) => {
+                    if let Outcome::Explained(explanation) = &mut reply.outcome {
+                        explanation.asked = Some(Asked { node: reply.node.to_string(), map_epoch: routes.ring_epoch });
+                    }
+                    return Ok(reply);
+                }
                 Err(error) => attempts.again(error, &routes).await?,
             }
         }
@@ -164,11 +175,7 @@ impl Gateway {
         trace: Option<TraceContext>,
         deadline: Duration,
     ) -> Result<Reply, ApiError> {
-        let deadline = match &operation.action {
-            Action::Put(Put { durability: Some(Durability::Object), .. })
-            | Action::Delete { durability: Some(Durability::Object) } => deadline + UPLOAD_ALLOWANCE,
-            _ => deadline,
-        };
+        let deadline = with_upload(deadline, operation);
         let execute = Execute::new(Operation { trace, ..operation.clone() }, holder.epoch);
         let request = Request { kind: Some(RequestKind::Execute(execute)) };
         let outcome: Outcome = match call(&holder.target.link, &request, deadline, operation.action.is_write()).await? {
@@ -245,8 +252,22 @@ impl Gateway {
     }
 }
 
+/// The time for an operation, which may have to wait for the object store.
+fn with_upload(deadline: Duration, operation: &Operation) -> Duration {
+    match operation.action.durability() {
+        Some(Durability::Object) => deadline + UPLOAD_ALLOWANCE,
+        _ => deadline,
+    }
+}
+
 async fn call(link: &Client, request: &Request, deadline: Duration, is_write: bool) -> Result<ResponseKind, ApiError> {
     let mut result = link.call::<Response>(request, deadline).await;
+    // A burst that fills the connection is over soon, since the node refuses what it has no room for.
+    let end = Instant::now() + ROOM_WAIT.min(deadline);
+    while matches!(result, Err(CallError::Overloaded(_))) && Instant::now() < end {
+        tokio::time::sleep(ROOM_LOOK).await;
+        result = link.call::<Response>(request, deadline).await;
+    }
     // A connection that broke may have been an old one; nothing is lost by reading once more.
     if !is_write && matches!(result, Err(CallError::Broken(_))) {
         result = link.call::<Response>(request, deadline).await;
@@ -268,6 +289,10 @@ impl DataApi for Gateway {
             result
         }
         .boxed()
+    }
+
+    fn batch(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Result<Outcome, ApiError>>> {
+        self.execute_batch(operations).boxed()
     }
 
     fn put_stream(&self, operation: Operation, value: ValueStream) -> BoxFuture<'_, Result<Reply, ApiError>> {

@@ -3,11 +3,14 @@
 //! | module | owns |
 //! |---|---|
 //! | [`config`] | every setting |
+//! | [`clock`] | the clock of the driver; what decides takes the time as an argument |
 //! | [`metastore`] | the stored truth: compare-and-swap over SQLite |
 //! | [`registry`] | who is registered, who was heard when |
-//! | `validation` | what a registration may say |
-//! | `map` | the stored partition map and its copy in memory |
-//! | `plan` | who should hold what, and the steps towards it |
+//! | [`meter`] | rates |
+//! | [`validation`] | what a registration may say |
+//! | [`resolver`] | which addresses a name stands for |
+//! | [`map`] | the stored partition map and its copy in memory |
+//! | [`plan`] | who should hold what, and the steps towards it |
 //! | [`controller`] | the one writer of the map: takes those steps, and those that primaries ask for |
 //! | [`rebalance`] | how fast the map moves, and how far it has come |
 //! | [`ring`] | the map as requests read it |
@@ -20,15 +23,11 @@
 //! The master holds no key. What it knows of liveness is lost with it and learned again within seconds; all else
 //! stands in the metadata store.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-};
+use std::{io, net::TcpListener, sync::Arc};
 
 use cairn_data_api::DataMetrics;
 use cairn_server_kit::{
-    http::Edge,
+    http::{Budget, Edge},
     metrics::new_registry,
     server::{HttpOptions, serve, serve_metrics, warn_if_open},
     slow::SlowLog,
@@ -37,27 +36,31 @@ use cairn_server_kit::{
 use tokio_util::sync::CancellationToken;
 
 pub mod app;
+pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod error;
 mod gateway;
-mod map;
+pub mod map;
 pub mod metastore;
-mod meter;
+pub mod meter;
 pub mod metrics;
-mod plan;
+pub mod plan;
 pub mod rebalance;
 pub mod registry;
+pub mod resolver;
 pub mod ring;
 mod routes;
-mod validation;
+pub mod validation;
 
-pub use app::{AppState, openapi};
+pub use app::openapi;
 pub use config::Config;
 pub use map::OpenError;
+pub use routes::AppState;
 
 use crate::{
+    clock::Clock,
     cluster::Cluster,
     config::ContradictorySettings,
     controller::{Controller, Pace, Shape},
@@ -67,6 +70,9 @@ use crate::{
     registry::{Patience, Registry},
     ring::PublishedRing,
 };
+
+/// What a learner fetches at once besides one value, at most.
+const PAGE_BYTES: u64 = 1 << 20;
 
 /// The sockets that the master serves.
 #[derive(Debug)]
@@ -123,17 +129,30 @@ async fn run_over(
     let own = listeners.http.local_addr()?;
     let prometheus = new_registry("master")?;
     let metrics = Metrics::new(&prometheus)?;
-    let cluster = Arc::new(open_cluster(config, store.clone(), own).await.map_err(OpenError::Store)?);
-    let pace = Pace { settle: config.settle, tick: config.heartbeat_interval / 2 };
+    let clock = Clock::start();
+    let cluster = Arc::new(open_cluster(config, store.clone(), own.port(), clock).await.map_err(OpenError::Store)?);
+    let pace = Pace {
+        settle: config.settle,
+        tick: config.heartbeat_interval / 2,
+        // A learner says with its heartbeats how far it is: some of them must fit in.
+        stuck_after: config.stuck_after.max(config.heartbeat_interval * 8),
+        page_bytes: config.max_value_bytes.saturating_add(PAGE_BYTES),
+    };
     let shape = Shape { partition_count: config.partitions, vnodes: config.vnodes, replication: config.replication() };
     let retries = metrics.gateway_retries.clone();
-    let controller = Arc::new(Controller::open(store, cluster.clone(), metrics, shape, pace).await?);
+    let controller = Arc::new(Controller::open(store, cluster.clone(), metrics, shape, pace, clock).await?);
     let (tracer, exporter) = Tracer::start(&config.common, "cairn-master", &own.to_string(), &prometheus)?;
     let edge = Edge::new(&prometheus, config.common.rate_limit)?.with_tracer(tracer.clone());
     let operations = DataMetrics::new(&prometheus, SlowLog::new(config.common.slow_operation))?;
     let gateways = gateway::Plan::new(cluster.clone(), config, gateway::Watch { operations, retries, tracer })?;
-    let state =
-        AppState { cluster, controller: controller.clone(), metrics: prometheus.clone(), shutdown: stop.clone() };
+    let state = AppState {
+        cluster,
+        controller: controller.clone(),
+        clock,
+        metrics: prometheus.clone(),
+        shutdown: stop.clone(),
+    };
+    let budget = Budget::new(config.common.body_memory);
     let options = HttpOptions { workers: config.common.workers, shutdown_timeout: config.common.shutdown_timeout };
     warn_if_open(own);
     tracing::info!(address = %own, "the master listens");
@@ -146,7 +165,7 @@ async fn run_over(
     let api = stopping(
         &stop,
         serve(listeners.http, options, stop.clone(), move || {
-            let keys = cairn_data_api::Shared::new(Arc::new(gateways.gateway()));
+            let keys = cairn_data_api::Shared::new(Arc::new(gateways.gateway()), budget.clone());
             app::app(state.clone(), keys, edge.clone())
         }),
     );
@@ -161,16 +180,26 @@ async fn run_over(
     control.and(api).and(scrapes).map_err(RunError::Serve)
 }
 
-async fn open_cluster(config: &Config, store: Arc<dyn MetadataStore>, own: SocketAddr) -> Result<Cluster, StoreError> {
+async fn open_cluster(
+    config: &Config,
+    store: Arc<dyn MetadataStore>,
+    own_port: u16,
+    clock: Clock,
+) -> Result<Cluster, StoreError> {
     let patience = Patience {
         suspect_after: config.suspect_after,
         gone_after: config.gone_after,
         replace_after: config.replace_after,
+        max_clock_skew: config.max_clock_skew,
     };
     let limits =
         Limits { paused: false, max_moves: config.max_moves, bytes_per_second: config.transfer_bytes_per_second };
     let rebalancing = Rebalancing::load(store.clone(), limits).await?;
-    Ok(Cluster { registry: Registry::load(store, patience, own).await?, ring: PublishedRing::empty(), rebalancing })
+    Ok(Cluster {
+        registry: Registry::load(store, patience, own_port, clock.now()).await?,
+        ring: PublishedRing::empty(),
+        rebalancing,
+    })
 }
 
 /// A server that ends takes the others with it.

@@ -52,28 +52,29 @@ pub enum OpenError {
 
 /// A partition in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredPartition {
-    pub(crate) partition: Partition,
+pub struct StoredPartition {
+    /// The public entry.
+    pub partition: Partition,
     /// The incarnation of each node in `in_sync` and `learners` at the time when it became a holder.
-    pub(crate) holders: BTreeMap<String, u64>,
+    pub holders: BTreeMap<String, u64>,
     /// Who was to hold it, the primary first, when the entry was stored.
     #[serde(default)]
-    pub(crate) planned: Vec<String>,
+    pub planned: Vec<String>,
 }
 
 impl StoredPartition {
     /// Everyone with a copy, those first that are to have it in the end.
-    pub(crate) fn holders(&self) -> impl Iterator<Item = &String> {
+    pub fn holders(&self) -> impl Iterator<Item = &String> {
         self.partition.learners.iter().chain(&self.partition.in_sync)
     }
 
     /// The session of a holder. Entries from before there were sessions speak of session 0.
-    pub(crate) fn session(&self, id: &str) -> u64 {
+    pub fn session(&self, id: &str) -> u64 {
         self.partition.sessions.get(id).copied().unwrap_or_default()
     }
 
     /// The entry after a step. A holder keeps its incarnation, unless the step begins anew.
-    pub(crate) fn after(&self, step: &Step, incarnation: impl Fn(&str) -> Option<u64>, planned: &[String]) -> Self {
+    pub fn after(&self, step: &Step, incarnation: impl Fn(&str) -> Option<u64>, planned: &[String]) -> Self {
         let next = &step.next;
         let anew = matches!(step.reason, Reason::Assigned | Reason::Reassigned);
         let holders = next.in_sync.iter().chain(&next.learners).filter_map(|id| {
@@ -90,7 +91,7 @@ struct Slot {
 }
 
 /// The copy in memory.
-pub(crate) struct Map {
+pub struct Map {
     store: Arc<dyn MetadataStore>,
     cluster_id: u64,
     /// The copy is the store's content at this revision.
@@ -100,7 +101,10 @@ pub(crate) struct Map {
 
 impl Map {
     /// Makes the cluster with `partition_count` partitions, or finds it made so.
-    pub(crate) async fn open(store: Arc<dyn MetadataStore>, partition_count: u32) -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError`] when it was made otherwise, or the store fails.
+    pub async fn open(store: Arc<dyn MetadataStore>, partition_count: u32) -> Result<Self, OpenError> {
         if store.get(CLUSTER).await?.is_none() {
             // 53 bits: readers of JSON that know only floats get it whole.
             let cluster_id = rand::random::<u64>() >> 11;
@@ -127,7 +131,10 @@ impl Map {
 
     /// Stores how partitions are replicated, when that is another way than before: it is published with the map, and
     /// readers know a map by its revision.
-    pub(crate) async fn store_replication(&mut self, replication: Replication) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn store_replication(&mut self, replication: Replication) -> Result<(), StoreError> {
         let stored = self.store.get(REPLICATION).await?;
         let known: Option<Replication> = stored.as_ref().map(|entry| decode(REPLICATION, &entry.value)).transpose()?;
         if known != Some(replication) {
@@ -137,28 +144,39 @@ impl Map {
         Ok(())
     }
 
-    pub(crate) fn cluster_id(&self) -> u64 {
+    /// See [`cairn_api_spec::cluster::Ring::cluster_id`].
+    pub fn cluster_id(&self) -> u64 {
         self.cluster_id
     }
 
-    pub(crate) fn revision(&self) -> Revision {
+    /// The store's revision that the copy stands at.
+    pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    pub(crate) fn partitions(&self) -> impl ExactSizeIterator<Item = &StoredPartition> {
+    /// Every partition, by id.
+    pub fn partitions(&self) -> impl ExactSizeIterator<Item = &StoredPartition> {
         self.slots.iter().map(|slot| &slot.stored)
     }
 
-    pub(crate) fn get(&self, id: u32) -> Option<&StoredPartition> {
+    /// A partition, if there is one with this id.
+    pub fn get(&self, id: u32) -> Option<&StoredPartition> {
         self.slots.get(id as usize).map(|slot| &slot.stored)
     }
 
     /// Whether the store has changed since the copy was made.
-    pub(crate) async fn is_behind(&self) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn is_behind(&self) -> Result<bool, StoreError> {
         Ok(self.store.revision().await? != self.revision)
     }
 
-    pub(crate) async fn reload(&mut self) -> Result<(), StoreError> {
+    /// Reads the map again.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn reload(&mut self) -> Result<(), StoreError> {
         // Read before the entries: what changes in between makes the copy count as behind.
         let revision = self.store.revision().await?;
         let mut entries = HashMap::new();
@@ -174,7 +192,10 @@ impl Map {
     }
 
     /// Stores the entries in the place of those with their ids: all, or none when one of them was changed meanwhile.
-    pub(crate) async fn replace(&mut self, entries: Vec<StoredPartition>) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when one was changed, or what the store fails with.
+    pub async fn replace(&mut self, entries: Vec<StoredPartition>) -> Result<(), StoreError> {
         let mut changes = Vec::with_capacity(entries.len());
         for entry in &entries {
             let id = entry.partition.id;

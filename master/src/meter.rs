@@ -1,38 +1,36 @@
 //! How fast something goes, lately.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What lies further back counts for less than a third.
 const MEMORY: Duration = Duration::from_secs(5);
 
 /// A rate that fades: each second weighs less the longer it is ago.
 #[derive(Debug)]
-pub(crate) struct Meter {
-    began: Instant,
-    last: Instant,
+pub struct Meter {
+    began: Duration,
+    last: Duration,
     faded: f64,
 }
 
-impl Default for Meter {
-    fn default() -> Self {
-        let now = Instant::now();
+impl Meter {
+    /// A meter that has seen nothing.
+    pub fn new(now: Duration) -> Self {
         Self { began: now, last: now, faded: 0.0 }
     }
-}
 
-impl Meter {
+    /// Counts an amount.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-    pub(crate) fn add(&mut self, amount: u64) {
-        let now = Instant::now();
-        self.faded = self.faded * fade(now - self.last) + amount as f64;
-        self.last = now;
+    pub fn add(&mut self, amount: u64, now: Duration) {
+        self.faded = self.faded * fade(now.saturating_sub(self.last)) + amount as f64;
+        self.last = now.max(self.last);
     }
 
-    /// Per second.
-    pub(crate) fn rate(&self) -> f64 {
+    /// The rate per second.
+    pub fn rate(&self, now: Duration) -> f64 {
         // A meter that has just begun has not seen all that its memory holds.
-        let seen = MEMORY.as_secs_f64() * (1.0 - fade(self.began.elapsed()));
-        self.faded * fade(self.last.elapsed()) / seen.max(1.0)
+        let seen = MEMORY.as_secs_f64() * (1.0 - fade(now.saturating_sub(self.began)));
+        self.faded * fade(now.saturating_sub(self.last)) / seen.max(1.0)
     }
 }
 

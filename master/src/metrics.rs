@@ -1,5 +1,7 @@
 //! The master's own metrics. What the edge counts (requests, durations) stands in `cairn-server-kit`.
 
+use std::time::Duration;
+
 use cairn_api_spec::cluster::NodeState;
 use cairn_placement::Reason;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -21,6 +23,7 @@ const PARTITION_STATES: [(PartitionState, &str); 3] =
 pub struct Metrics {
     ring_epoch: IntGauge,
     nodes: IntGaugeVec,
+    clocks_off: IntGauge,
     partitions: IntGaugeVec,
     under_replicated: IntGauge,
     moves: IntGauge,
@@ -39,6 +42,10 @@ impl Metrics {
         let metrics = Self {
             ring_epoch: IntGauge::new("cairn_ring_epoch", "Epoch of the published partition map")?,
             nodes: IntGaugeVec::new(Opts::new("cairn_nodes", "Registered nodes by state"), &["state"])?,
+            clocks_off: IntGauge::new(
+                "cairn_nodes_clock_off",
+                "Nodes that must not lead, since their clocks are too far from the master's",
+            )?,
             partitions: IntGaugeVec::new(Opts::new("cairn_partitions", "Partitions by state"), &["state"])?,
             under_replicated: IntGauge::new(
                 "cairn_partitions_under_replicated",
@@ -56,6 +63,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.ring_epoch.clone()))?;
         registry.register(Box::new(metrics.nodes.clone()))?;
+        registry.register(Box::new(metrics.clocks_off.clone()))?;
         registry.register(Box::new(metrics.partitions.clone()))?;
         registry.register(Box::new(metrics.under_replicated.clone()))?;
         registry.register(Box::new(metrics.moves.clone()))?;
@@ -67,19 +75,20 @@ impl Metrics {
     }
 
     /// Sets the gauges to what the cluster is now.
-    pub(crate) fn observe(&self, cluster: &Cluster) {
+    pub(crate) fn observe(&self, cluster: &Cluster, now: Duration) {
         {
             let ring = cluster.ring.load();
             self.ring_epoch.set(gauge(ring.epoch));
             self.moves.set(gauge(ring.partitions.iter().map(|partition| partition.learners.len() as u64).sum()));
         }
         self.under_replicated.set(gauge(cluster.under_replicated() as u64));
-        let nodes = cluster.nodes();
+        self.clocks_off.set(gauge(cluster.clocks_off(now).len() as u64));
+        let nodes = cluster.nodes(now);
         for (state, label) in NODE_STATES {
             let count = nodes.iter().filter(|node| node.state == state).count();
             self.nodes.with_label_values(&[label]).set(gauge(count as u64));
         }
-        let partitions = cluster.partition_states();
+        let partitions = cluster.partition_states(now);
         for (state, label) in PARTITION_STATES {
             let count = partitions.iter().filter(|s| **s == state).count();
             self.partitions.with_label_values(&[label]).set(gauge(count as u64));

@@ -1,75 +1,123 @@
 //! Who should hold what: the ring's proposal, kept from one look at the cluster to the next, and the steps towards it.
 //!
 //! What is planned for a silent node stays planned for it until `replace_after`: a crash does not copy partitions to
-//! others that are back in a moment. The plan lives in memory and is stored with the entries that change.
+//! others that are back in a moment. A copy that is stuck is planned for another node at once, and the stuck one is not
+//! tried again for a while. The plan lives in memory and is stored with the entries that change.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use cairn_api_spec::cluster::{Replication, Strategy};
-use cairn_placement::{Candidate, Holder, Reason, Standing, Step, View, desired, next_step};
+use cairn_placement::{
+    Candidate, Copies, Expected, Headway, Holder, Reason, Seen, Standing, Step, View, desired, next_step,
+};
 
+mod failures;
+mod sight;
+
+use self::failures::Failures;
+pub use self::sight::Sight;
 use crate::{
     map::{Map, StoredPartition},
     rebalance::Limits,
-    registry::{Member, Patience},
+    registry::Member,
 };
 
-/// How long a node is not tried again for a partition whose primary gave it up, or that it gave up as the primary.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Nodes given up that are remembered.
-const MAX_LATE: usize = 65_536;
-
-/// The nodes as they are at one moment.
-#[derive(Clone, Copy)]
-pub(crate) struct Sight<'a> {
-    pub(crate) members: &'a BTreeMap<String, Member>,
-    pub(crate) patience: Patience,
-}
-
 /// The planned holders of every partition, and what stands against them.
-pub(crate) struct Planner {
+pub struct Planner {
     vnodes: u32,
     replication: Replication,
     planned: Vec<Vec<String>>,
-    /// When a node failed a partition, and in which session that was.
-    late: HashMap<(u32, String), (u64, Instant)>,
+    copies: Copies,
+    failures: Failures,
+}
+
+/// A copy that is given up, since it does not come forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StuckCopy {
+    /// The partition.
+    pub partition: u32,
+    /// The learner.
+    pub node: String,
 }
 
 impl Planner {
-    pub(crate) fn new(vnodes: u32, replication: Replication, map: &Map) -> Self {
+    /// The planner of a map, with what was planned when it was stored.
+    pub fn new(vnodes: u32, replication: Replication, map: &Map) -> Self {
         let planned = map.partitions().map(|stored| planned_before(stored, replication.factor as usize)).collect();
-        Self { vnodes, replication, planned, late: HashMap::new() }
+        Self { vnodes, replication, planned, copies: Copies::default(), failures: Failures::default() }
     }
 
-    pub(crate) fn replication(&self) -> Replication {
+    /// How partitions are replicated.
+    pub fn replication(&self) -> Replication {
         self.replication
     }
 
     /// Who should hold the partition, the primary first.
-    pub(crate) fn planned(&self, id: u32) -> &[String] {
+    pub fn planned(&self, id: u32) -> &[String] {
         self.planned.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Takes note that a node, at this session, failed the partition.
-    pub(crate) fn gave_up(&mut self, partition: u32, node: &str, session: u64) {
-        self.late.retain(|_, (_, at)| at.elapsed() < RETRY_AFTER);
-        if self.late.len() < MAX_LATE {
-            self.late.insert((partition, node.to_owned()), (session, Instant::now()));
+    pub fn gave_up(&mut self, partition: u32, node: &str, session: u64, now: Duration) {
+        self.failures.late(partition, node, session, now);
+    }
+
+    /// Takes note that a node came in sync with the partition.
+    pub fn caught_up(&mut self, partition: u32, node: &str) {
+        self.failures.forget(partition, node);
+    }
+
+    /// Looks at how the copies do that are being made. Returns those that are stuck since the last look.
+    pub fn watch(&mut self, map: &Map, sight: Sight<'_>, expected: Expected) -> Vec<StuckCopy> {
+        let is_alive = |stored: &StoredPartition, id: &str| sight.holder(stored, id) == Holder::Alive;
+        let seen = map.partitions().flat_map(|stored| {
+            let entry = &stored.partition;
+            let primary = entry.primary.as_deref().unwrap_or_default();
+            entry.learners.iter().map(move |node| {
+                let transfers = sight.members.get(node).map_or(&[][..], |member| member.transfers.as_slice());
+                Seen {
+                    partition: entry.id,
+                    node,
+                    session: stored.session(node),
+                    primary,
+                    transfer: transfers.iter().find(|transfer| transfer.partition == entry.id).copied(),
+                    can_move: is_alive(stored, primary) && is_alive(stored, node),
+                }
+            })
+        });
+        let seen: Vec<Seen<'_>> = seen.collect();
+        self.copies.observe(&seen, expected, sight.now);
+        let mut stuck = Vec::new();
+        for Seen { partition, node, session, .. } in seen {
+            // Until it is out of the entry it is seen again.
+            let is_known = self.failures.has(partition, node, session, sight.now);
+            if !is_known && self.copies.headway(partition, node, sight.now) == Headway::Stuck {
+                self.failures.stuck(partition, node, session, sight.now);
+                stuck.push(StuckCopy { partition, node: node.to_owned() });
+            }
         }
+        stuck
     }
 
     /// Plans anew for the nodes that are there now.
-    pub(crate) fn propose(&mut self, map: &Map, sight: Sight<'_>) {
-        let candidate = |member: &Member| Candidate {
-            node_id: member.registration().node_id.clone(),
-            weight: member.registration().weight,
-            zone: member.registration().zone.clone(),
-            accepts: member.is_steady(sight.patience) && !member.is_leaving(),
+    pub fn propose(&mut self, map: &Map, sight: Sight<'_>) {
+        let session = |id: &str| sight.members.get(id).map(|member| member.registration().session);
+        let stuck = self.failures.stuck_copies(session, sight.now);
+        let candidate = |member: &Member| {
+            let node = member.registration();
+            let barred: BTreeSet<usize> =
+                stuck.get(node.node_id.as_str()).into_iter().flatten().map(|partition| *partition as usize).collect();
+            Candidate {
+                node_id: node.node_id.clone(),
+                weight: node.weight,
+                zone: node.zone.clone(),
+                accepts: member.is_steady(sight.patience, sight.now) && !member.is_leaving(),
+                leads: !member.is_clock_off(),
+                barred,
+            }
         };
-        let stays = |member: &&Member| !member.is_draining() && member.silence() < sight.patience.replace_after;
+        let stays =
+            |member: &&Member| !member.is_draining() && member.silence(sight.now) < sight.patience.replace_after;
         let candidates: Vec<Candidate> = sight.members.values().filter(stays).map(candidate).collect();
         let proposal = desired(&candidates, self.vnodes, &self.planned, self.replication.factor as usize);
         for ((stored, planned), proposed) in map.partitions().zip(&mut self.planned).zip(proposal) {
@@ -79,49 +127,75 @@ impl Planner {
         }
     }
 
-    /// Every step that can be taken now. Copies that are lost come before moves, and also while those are paused.
-    pub(crate) fn steps(&self, map: &Map, sight: Sight<'_>, limits: Limits) -> Vec<Step> {
-        let is_learned = |stored: &StoredPartition| !stored.partition.learners.is_empty();
+    /// Every step that can be taken now.
+    ///
+    /// Copies that are lost do not wait for moves, and are made also while those are paused: they have as many places
+    /// of their own. A copy that does not come forward takes none.
+    pub fn steps(&self, map: &Map, sight: Sight<'_>, limits: Limits) -> Vec<Step> {
+        let most = limits.max_moves as usize;
         let lacks_copies =
             |stored: &&StoredPartition| stored.partition.in_sync.len() < self.replication.factor as usize;
-        let mut moving = map.partitions().filter(|stored| is_learned(stored)).count();
-        let (repairs, others): (Vec<_>, Vec<_>) = map.partitions().partition(lacks_copies);
-        let may_begin = repairs.iter().map(|_| true).chain(others.iter().map(|_| !limits.paused));
+        let (repairs, moves): (Vec<_>, Vec<_>) = map.partitions().partition(lacks_copies);
+        let under_way = |stored: &[&StoredPartition]| stored.iter().filter(|s| self.comes_forward(s, sight)).count();
+        let (mut repairing, mut moving) = (under_way(&repairs), under_way(&moves));
         let mut steps = Vec::new();
-        for (stored, may_begin) in repairs.iter().chain(&others).zip(may_begin) {
-            let view = View {
-                desired: self.planned(stored.partition.id),
-                write_quorum: self.write_quorum(),
-                may_copy: may_begin && (is_learned(stored) || moving < limits.max_moves as usize),
-                standing: &|id| self.standing(stored, sight, id),
-            };
-            if let Some(step) = next_step(&stored.partition, view) {
-                moving += usize::from(step.reason == Reason::LearnerAdded && !is_learned(stored));
-                steps.push(step);
-            }
+        for stored in repairs {
+            let may_begin = repairing < most;
+            repairing += usize::from(self.take(stored, sight, may_begin, true, &mut steps));
+        }
+        for stored in moves {
+            let may_begin = repairing + moving < most;
+            moving += usize::from(self.take(stored, sight, may_begin, !limits.paused, &mut steps));
         }
         steps
     }
 
+    /// Takes the partition's next step, if there is one. Returns whether it begins to be copied.
+    fn take(
+        &self,
+        stored: &StoredPartition,
+        sight: Sight<'_>,
+        may_begin: bool,
+        may_copy: bool,
+        steps: &mut Vec<Step>,
+    ) -> bool {
+        let is_learned = !stored.partition.learners.is_empty();
+        let view = View {
+            desired: self.planned(stored.partition.id),
+            write_quorum: self.write_quorum(),
+            may_copy: may_copy && (is_learned || may_begin),
+            standing: &|id| self.standing(stored, sight, id),
+        };
+        let Some(step) = next_step(&stored.partition, view) else { return false };
+        let begins = step.reason == Reason::LearnerAdded && !is_learned;
+        steps.push(step);
+        begins
+    }
+
+    fn comes_forward(&self, stored: &StoredPartition, sight: Sight<'_>) -> bool {
+        let entry = &stored.partition;
+        entry.learners.iter().any(|node| self.copies.headway(entry.id, node, sight.now) == Headway::Moving)
+    }
+
     /// How a node stands towards a partition.
-    pub(crate) fn standing(&self, stored: &StoredPartition, sight: Sight<'_>, id: &str) -> Standing {
+    pub fn standing(&self, stored: &StoredPartition, sight: Sight<'_>, id: &str) -> Standing {
         let Some(member) = sight.members.get(id) else {
-            return Standing { holder: Holder::Removed, session: 0, accepts: false, leaving: false };
+            return Standing { holder: Holder::Removed, session: 0, accepts: false, leaving: false, clock_off: false };
         };
         let session = member.registration().session;
-        let failed = |(at_session, at): &(u64, Instant)| *at_session == session && at.elapsed() < RETRY_AFTER;
-        let is_late = self.late.get(&(stored.partition.id, id.to_owned())).is_some_and(failed);
+        let has_failed = self.failures.has(stored.partition.id, id, session, sight.now);
         let stays = !member.is_draining() && !member.is_leaving();
         Standing {
-            holder: sight.holder(stored, id, member),
+            holder: sight.holder(stored, id),
             session,
-            accepts: member.is_alive(sight.patience) && stays && !is_late,
+            accepts: member.is_alive(sight.patience, sight.now) && stays && !has_failed,
             leaving: member.is_leaving(),
+            clock_off: member.is_clock_off(),
         }
     }
 
     /// Copies that are planned, could be made, and are not being made yet.
-    pub(crate) fn copies_left(&self, map: &Map, sight: Sight<'_>) -> usize {
+    pub fn copies_left(&self, map: &Map, sight: Sight<'_>) -> usize {
         let left = |stored: &StoredPartition| {
             let has = |id: &String| stored.holders().any(|holder| holder == id);
             let missing = |id: &&String| !has(id) && self.standing(stored, sight, id).accepts;
@@ -132,33 +206,6 @@ impl Planner {
 
     fn write_quorum(&self) -> Option<usize> {
         (self.replication.strategy == Strategy::Quorum).then_some(self.replication.write_quorum as usize)
-    }
-}
-
-impl Sight<'_> {
-    fn holder(&self, stored: &StoredPartition, id: &str, member: &Member) -> Holder {
-        let node = member.registration();
-        // An entry from before there were sessions speaks of session 0.
-        let known = stored.holders.get(id).map(|known| (*known, stored.session(id)));
-        let other_data = |(incarnation, session)| incarnation != node.incarnation || node.session < session;
-        if known.is_some_and(other_data) {
-            Holder::DataLost
-        } else if member.silence() >= self.patience.gone_after {
-            Holder::Gone
-        } else if !member.is_alive(self.patience) {
-            Holder::Silent
-        } else if known.is_some_and(|(_, session)| session != node.session) {
-            Holder::Restarted { settled: member.is_settled() }
-        } else {
-            Holder::Alive
-        }
-    }
-
-    /// Whether the partition waits for nodes that have been away for long: no other can replace them.
-    fn only_absent_have(&self, stored: &StoredPartition) -> bool {
-        let in_sync = || stored.partition.in_sync.iter().filter_map(|id| self.members.get(id));
-        let is_absent = |member: &Member| !member.is_draining() && member.silence() >= self.patience.replace_after;
-        in_sync().next().is_some() && in_sync().all(is_absent)
     }
 }
 

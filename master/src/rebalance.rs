@@ -1,4 +1,4 @@
-//! How fast the map moves, and how far it has come. What an operator changed stands in the metadata store under a key
+//! How fast the map may move, and how many copies it made. What an operator changed stands in the metadata store under a key
 //! of its own and outlives the master; the rest is as configured.
 
 use std::sync::{
@@ -6,10 +6,9 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use cairn_api_spec::cluster::{ChangeRebalance, Move, Rebalance};
+use cairn_api_spec::cluster::ChangeRebalance;
 
 use crate::{
-    cluster::Cluster,
     config::{MAX_MOVES, MAX_TRANSFER_RATE},
     error::Error,
     metastore::{MetadataStore, Revision, StoreError, decode, encode},
@@ -22,7 +21,7 @@ const KEY: &str = "rebalance";
 pub struct Limits {
     /// No move is begun.
     pub paused: bool,
-    /// Partitions that may be copied at the same time.
+    /// Partitions that may be copied at the same time, and as many again of which copies were lost.
     pub max_moves: u32,
     /// The most bytes a second that each node may copy from others; 0: no limit.
     pub bytes_per_second: u64,
@@ -94,6 +93,16 @@ impl Rebalancing {
         Ok(())
     }
 
+    /// Copies finished since the master started.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Copies that are still to begin.
+    pub fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// A copy is finished.
     pub(crate) fn count_done(&self, copies: usize) {
         self.done.fetch_add(copies as u64, Ordering::Relaxed);
@@ -127,53 +136,4 @@ fn check(asked: &ChangeRebalance) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-impl Cluster {
-    /// How the map moves, and how far it has come.
-    pub fn rebalance(&self) -> Rebalance {
-        let limits = self.rebalancing.limits();
-        let moves = self.moves();
-        let sum = |bytes: fn(&Move) -> u64| moves.iter().map(bytes).fold(0, u64::saturating_add);
-        let (bytes_copied, bytes_total) = (sum(|each| each.bytes), sum(|each| each.total_bytes));
-        let moves_left = self.rebalancing.left.load(Ordering::Relaxed);
-        let bytes_rate = self.registry.copy_rate();
-        let bytes_left = bytes_total.saturating_sub(bytes_copied) as f64;
-        // Partitions still to come are taken to be as large as those on their way.
-        let bytes_to_begin = f64::from(moves_left) * bytes_total as f64 / moves.len().max(1) as f64;
-        let is_measured = !moves.is_empty() && bytes_rate > 0.0;
-        Rebalance {
-            paused: limits.paused,
-            max_moves: limits.max_moves,
-            bytes_per_second: limits.bytes_per_second,
-            moves_done: self.rebalancing.done.load(Ordering::Relaxed),
-            moves_active: u32::try_from(moves.len()).unwrap_or(u32::MAX),
-            moves_left,
-            bytes_copied,
-            bytes_total,
-            bytes_rate,
-            eta_seconds: is_measured.then(|| (bytes_left + bytes_to_begin) / bytes_rate),
-            moves,
-        }
-    }
-
-    fn moves(&self) -> Vec<Move> {
-        let members = self.registry.members();
-        let ring = self.ring.load();
-        let learned = ring.partitions.iter().flat_map(|entry| entry.learners.iter().map(move |to| (entry, to)));
-        learned
-            .map(|(entry, to)| {
-                let transfers = members.get(to).map_or(&[][..], |member| member.transfers.as_slice());
-                let transfer = transfers.iter().find(|transfer| transfer.partition == entry.id).copied();
-                let transfer = transfer.unwrap_or_default();
-                Move {
-                    partition: entry.id,
-                    from: entry.primary.clone(),
-                    to: to.clone(),
-                    bytes: transfer.bytes,
-                    total_bytes: transfer.total_bytes,
-                }
-            })
-            .collect()
-    }
 }

@@ -1,17 +1,19 @@
 //! Who is in the cluster. Registrations stand in the metadata store; who was heard when, and what it said, only in
 //! memory: after a restart of the master every registered node counts as heard just then, so that it has time to beat.
 //!
+//! Every `now` is the time since the master started.
+//!
 //! No heartbeat touches the store, and no lock is held while the store is asked, except the one that keeps changes of
 //! registrations in one line.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cairn_api_spec::cluster::{Heartbeat, RegisterNode, Transfer};
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 mod member;
@@ -22,7 +24,8 @@ use crate::{
     error::Error,
     metastore::{MetadataStore, Revision, StoreError, decode, encode},
     meter::Meter,
-    validation::check_registration,
+    resolver::Resolver,
+    validation::{check_registration, check_target, may_be_own},
 };
 
 const PREFIX: &str = "nodes/";
@@ -33,11 +36,12 @@ const MAX_REMOVED: usize = 1_024;
 pub struct Registry {
     store: Arc<dyn MetadataStore>,
     patience: Patience,
-    own: SocketAddr,
+    own_port: u16,
+    resolver: Resolver,
     /// Held over a change in the store and its copy in `members`, so that the two cannot part.
     changes: tokio::sync::Mutex<()>,
     members: Mutex<BTreeMap<String, Member>>,
-    joined: Mutex<Instant>,
+    joined: Mutex<Duration>,
     /// Nodes that were removed, with their incarnation: they are told to stop, and would register again otherwise.
     removed: Mutex<HashMap<String, u64>>,
     copied: Mutex<Meter>,
@@ -45,23 +49,29 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads the registrations. `own` is where this master listens, and no node may be.
+    /// Reads the registrations. At `own_port` of this machine the master listens, and no node can be.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn load(store: Arc<dyn MetadataStore>, patience: Patience, own: SocketAddr) -> Result<Self, StoreError> {
+    pub async fn load(
+        store: Arc<dyn MetadataStore>,
+        patience: Patience,
+        own_port: u16,
+        now: Duration,
+    ) -> Result<Self, StoreError> {
         let registry = Self {
             store,
             patience,
-            own,
+            own_port,
+            resolver: Resolver::default(),
             changes: tokio::sync::Mutex::default(),
             members: Mutex::default(),
-            joined: Mutex::new(Instant::now()),
+            joined: Mutex::new(now),
             removed: Mutex::default(),
-            copied: Mutex::default(),
+            copied: Mutex::new(Meter::new(now)),
             news: Notify::new(),
         };
-        registry.reload().await?;
+        registry.reload(now).await?;
         Ok(registry)
     }
 
@@ -76,9 +86,15 @@ impl Registry {
     }
 
     /// The ids of those that were heard within the suspicion time.
-    pub fn alive(&self) -> HashSet<String> {
+    pub fn alive(&self, now: Duration) -> HashSet<String> {
         let members = self.lock();
-        members.iter().filter(|(_, member)| member.is_alive(self.patience)).map(|(id, _)| id.clone()).collect()
+        members.iter().filter(|(_, member)| member.is_alive(self.patience, now)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether the clock of any node that is there agrees with the master's. Otherwise it is the master's that is wrong, and no
+    /// node is to be judged by it.
+    pub fn any_clock_agrees(&self, now: Duration) -> bool {
+        self.lock().values().any(|member| member.is_alive(self.patience, now) && !member.is_clock_off())
     }
 
     /// Wakes when a node was heard again or is about to stop. Changes of registrations are changes of the store.
@@ -87,29 +103,31 @@ impl Registry {
     }
 
     /// Bytes a second that nodes copied from each other, lately.
-    pub fn copy_rate(&self) -> f64 {
-        self.copied.lock().unwrap_or_else(PoisonError::into_inner).rate()
+    pub fn copy_rate(&self, now: Duration) -> f64 {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner).rate(now)
     }
 
     /// How long ago a node joined that was not there before (at least since this registry was loaded).
-    pub fn since_last_join(&self) -> Duration {
-        self.joined.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    pub fn since_last_join(&self, now: Duration) -> Duration {
+        now.saturating_sub(*self.joined.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Registers a node, or takes it back: at the same address, or at another one when it was silent, or when it is
-    /// the same one started anew. A node that is draining goes on draining. Returns whether it is new.
+    /// Registers a node, or takes it back: started anew on its data at the same address, or, once the former process is
+    /// silent or has said that it stops, also from another address and with other data. A node that is draining goes
+    /// on draining. Returns whether it is new.
     ///
     /// # Errors
-    /// [`Error::InvalidNode`]; [`Error::NodeConflict`] when a node with this id is beating from another address;
-    /// [`Error::OldSession`] when its data have been used by a later process.
-    pub async fn register(&self, node: RegisterNode) -> Result<bool, Error> {
-        check_registration(&node, self.own)?;
+    /// [`Error::InvalidNode`]; [`Error::NodeConflict`] when a node with this id beats from another address;
+    /// [`Error::OtherData`] when it beats with other data; [`Error::OldSession`] when its data have been used by a
+    /// later process.
+    pub async fn register(&self, node: RegisterNode, now: Duration) -> Result<bool, Error> {
+        self.check_addresses(&node).await?;
         let _in_line = self.changes.lock().await;
         let known = self.lock().get(&node.node_id).cloned();
         if let Some(member) = &known {
-            self.check_successor(member, &node)?;
+            self.check_successor(member, &node, now)?;
             if *member.registration() == node {
-                self.heard(&node.node_id);
+                self.heard(&node.node_id, now);
                 return Ok(false);
             }
         }
@@ -117,18 +135,18 @@ impl Registry {
         let draining = known.as_ref().is_some_and(Member::is_draining);
         tracing::info!(node = node.node_id, address = node.address, new = known.is_none(), "a node registers");
         let record = NodeRecord { node, draining };
-        self.replace(known.as_ref(), record).await?;
+        self.replace(known.as_ref(), record, now).await?;
         if known.is_none() {
-            *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
         Ok(known.is_none())
     }
 
-    /// Takes note of a heartbeat. Returns whether the node was removed, and should stop.
+    /// Takes note of a heartbeat that came at `wall` by the wall clock. Returns whether the node was removed, and should stop.
     ///
     /// # Errors
     /// [`Error::NodeNotFound`] when the node, with this incarnation, must register again.
-    pub fn beat(&self, node_id: &str, heartbeat: Heartbeat) -> Result<bool, Error> {
+    pub fn beat(&self, node_id: &str, heartbeat: Heartbeat, now: Duration, wall: Timestamp) -> Result<bool, Error> {
         if self.removed().get(node_id) == Some(&heartbeat.incarnation) {
             return Ok(true);
         }
@@ -142,10 +160,14 @@ impl Registry {
             return Ok(true);
         }
         let copied = copied_since(&member.transfers, &heartbeat.transfers);
-        if member.beat(heartbeat, self.patience) {
+        let was_off = member.is_clock_off();
+        if member.beat(heartbeat, self.patience, now, wall) {
             self.news.notify_one();
         }
-        self.copied.lock().unwrap_or_else(PoisonError::into_inner).add(copied);
+        if member.is_clock_off() != was_off {
+            log_clock(member);
+        }
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner).add(copied, now);
         Ok(false)
     }
 
@@ -157,25 +179,25 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::NodeNotFound`].
-    pub async fn drain(&self, node_id: &str) -> Result<(), Error> {
+    pub async fn drain(&self, node_id: &str, now: Duration) -> Result<(), Error> {
         let _in_line = self.changes.lock().await;
         let member = self.member(node_id)?;
         if member.is_draining() {
             return Ok(());
         }
         let record = NodeRecord { draining: true, ..member.record.clone() };
-        self.replace(Some(&member), record).await
+        self.replace(Some(&member), record, now).await
     }
 
     /// Drops a node at once, whatever it holds.
     ///
     /// # Errors
     /// [`Error::NodeNotFound`].
-    pub async fn remove(&self, node_id: &str) -> Result<(), Error> {
+    pub async fn remove(&self, node_id: &str, now: Duration) -> Result<(), Error> {
         let _in_line = self.changes.lock().await;
         let member = self.member(node_id)?;
         let removed = self.store.cas(&key(node_id), Some(member.revision), None).await;
-        self.reload_on_conflict(removed).await?;
+        self.reload_on_conflict(removed, now).await?;
         self.lock().remove(node_id);
         {
             let mut removed = self.removed();
@@ -193,17 +215,17 @@ impl Registry {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn reload(&self) -> Result<(), StoreError> {
+    pub async fn reload(&self, now: Duration) -> Result<(), StoreError> {
         let _in_line = self.changes.lock().await;
-        self.reload_in_line().await
+        self.reload_in_line(now).await
     }
 
-    async fn reload_in_line(&self) -> Result<(), StoreError> {
+    async fn reload_in_line(&self, now: Duration) -> Result<(), StoreError> {
         let entries = self.store.list(PREFIX).await?;
         let mut read = Vec::with_capacity(entries.len());
         for (key, entry) in entries {
             let record: NodeRecord = decode(&key, &entry.value)?;
-            read.push(Member::new(record, entry.revision));
+            read.push(Member::new(record, entry.revision, now));
         }
         let mut members = self.lock();
         let mut known = std::mem::take(&mut *members);
@@ -222,33 +244,47 @@ impl Registry {
     }
 
     /// A conflict means that the copy in memory is old: the next call then sees the truth.
-    async fn reload_on_conflict(&self, changed: Result<Revision, StoreError>) -> Result<Revision, Error> {
+    async fn reload_on_conflict(
+        &self,
+        changed: Result<Revision, StoreError>,
+        now: Duration,
+    ) -> Result<Revision, Error> {
         if let Err(StoreError::Conflict { .. }) = &changed {
-            self.reload_in_line().await?;
+            self.reload_in_line(now).await?;
         }
         Ok(changed?)
     }
 
-    async fn replace(&self, known: Option<&Member>, record: NodeRecord) -> Result<(), Error> {
+    async fn replace(&self, known: Option<&Member>, record: NodeRecord, now: Duration) -> Result<(), Error> {
         let id = record.node.node_id.clone();
         let value = encode(&key(&id), &record)?;
         let changed = self.store.cas(&key(&id), known.map(|member| member.revision), Some(value)).await;
-        let revision = self.reload_on_conflict(changed).await?;
+        let revision = self.reload_on_conflict(changed, now).await?;
         let mut members = self.lock();
         match members.get_mut(&id) {
             // Draining says nothing about whether the node is there; a registration does.
             Some(member) if member.record.draining != record.draining => {
                 (member.record, member.revision) = (record, revision);
             }
-            Some(member) => member.register(record, revision, self.patience),
+            Some(member) => member.register(record, revision, self.patience, now),
             None => {
-                members.insert(id, Member::new(record, revision));
+                members.insert(id, Member::new(record, revision, now));
             }
         }
         Ok(())
     }
 
-    fn check_successor(&self, member: &Member, node: &RegisterNode) -> Result<(), Error> {
+    async fn check_addresses(&self, node: &RegisterNode) -> Result<(), Error> {
+        for target in check_registration(node)? {
+            if may_be_own(&target, self.own_port) {
+                let addresses = self.resolver.resolve(&target.host).await;
+                check_target(&target, &addresses, self.own_port)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_successor(&self, member: &Member, node: &RegisterNode, now: Duration) -> Result<(), Error> {
         let known = member.registration();
         let same_data = known.incarnation == node.incarnation;
         if same_data && node.session < known.session {
@@ -258,18 +294,25 @@ impl Registry {
                 known: known.session,
             });
         }
-        let moved = known.address != node.address || known.peer_address != node.peer_address;
-        // Elsewhere, a later session may be a copy of the data, unless the node has said that it would stop.
-        let goes_on = member.is_alive(self.patience) && !(same_data && member.is_leaving());
-        if moved && goes_on {
+        // An operator who stops a node does not wait: it has said that it would stop.
+        let goes_on = member.is_alive(self.patience, now) && !member.is_leaving();
+        if goes_on && !same_data {
+            return Err(Error::OtherData {
+                node_id: node.node_id.clone(),
+                address: known.address.clone(),
+                suspect_after: self.patience.suspect_after,
+            });
+        }
+        // Elsewhere, a later session may be a copy of the data.
+        if goes_on && (known.address != node.address || known.peer_address != node.peer_address) {
             return Err(Error::NodeConflict { node_id: node.node_id.clone(), address: known.address.clone() });
         }
         Ok(())
     }
 
-    fn heard(&self, node_id: &str) {
+    fn heard(&self, node_id: &str, now: Duration) {
         if let Some(member) = self.lock().get_mut(node_id) {
-            member.hear(self.patience);
+            member.hear(self.patience, now);
         }
     }
 
@@ -282,6 +325,15 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_clock(member: &Member) {
+    let (node, offset_ms) = (&member.registration().node_id, member.clock_offset_ms);
+    if member.is_clock_off() {
+        tracing::warn!(node, offset_ms, "a node's clock is too far from the master's: it is to lead no partition");
+    } else {
+        tracing::info!(node, offset_ms, "a node's clock is near enough to the master's again");
     }
 }
 

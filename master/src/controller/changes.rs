@@ -8,7 +8,7 @@ use std::{
 };
 
 use cairn_api_spec::cluster::{ChangePartition, Partition};
-use cairn_placement::{Reason, Step, change, is_done};
+use cairn_placement::{LAST_EPOCH, Reason, Step, change, is_done};
 use tokio::sync::oneshot;
 
 use super::{Controller, Members, State};
@@ -96,6 +96,9 @@ impl Controller {
             return Ok(Judged::Done(current.clone()));
         }
         let sight = self.sight(members);
+        if current.epoch >= LAST_EPOCH {
+            return Err(Error::LastEpoch { partition: id, epoch: current.epoch });
+        }
         let step = change(current, asked, &|node| state.planner.standing(stored, sight, node));
         let step = step.ok_or_else(|| Error::NotNow {
             partition: id,
@@ -106,8 +109,9 @@ impl Controller {
             asked: asked.epoch,
         })?;
         match step.reason {
-            Reason::Late => state.planner.gave_up(id, &asked.subject, stored.session(&asked.subject)),
-            Reason::SteppedDown => state.planner.gave_up(id, &asked.node_id, asked.session),
+            Reason::CaughtUp => state.planner.caught_up(id, &asked.subject),
+            Reason::Late => state.planner.gave_up(id, &asked.subject, stored.session(&asked.subject), sight.now),
+            Reason::SteppedDown => state.planner.gave_up(id, &asked.node_id, asked.session, sight.now),
             _ => {}
         }
         Ok(Judged::Step(step))

@@ -15,6 +15,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The time that a request has, and what is known of it.
+#[derive(Clone)]
 pub(super) struct Attempts<'a> {
     ring: &'a PublishedRing,
     /// Counts those after the first.
@@ -51,6 +52,16 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// The last word, when the failure will not pass, the request may not be repeated, or the time is up.
     pub(super) async fn again(&mut self, error: ApiError, routes: &Routes) -> Result<(), ApiError> {
+        self.judge(error)?;
+        self.pause(routes).await;
+        Ok(())
+    }
+
+    /// Whether it may be tried again.
+    ///
+    /// # Errors
+    /// As [`Attempts::again`].
+    pub(super) fn judge(&mut self, error: ApiError) -> Result<(), ApiError> {
         let is_worth_it = match error.code {
             ErrorCode::NotOwner | ErrorCode::NoNodes | ErrorCode::PartitionOffline | ErrorCode::ShuttingDown => true,
             ErrorCode::OutcomeUnknown => self.is_repeatable,
@@ -62,9 +73,13 @@ impl<'a> Attempts<'a> {
         if error.code == ErrorCode::OutcomeUnknown {
             self.doubt.get_or_insert(error);
         }
+        Ok(())
+    }
+
+    /// Waits for another map than this one, but not for long.
+    pub(super) async fn pause(&self, routes: &Routes) {
         self.ring.changed_from(routes.ring_epoch, PAUSE).await;
         self.retries.inc();
-        Ok(())
     }
 
     /// No promise of a later attempt that nothing was done holds for an earlier one.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cairn_api_spec::{ApiError, Operation, TraceContext, operation::ListQuery};
+use cairn_api_spec::{ApiError, Operation, Outcome, TraceContext, operation::ListQuery};
 use cairn_data_api::{
     DataMetrics, Reply,
     metrics::{Details, End, Kind},
@@ -43,6 +43,22 @@ impl Watch {
             trace_id: operation.trace.map(|trace| trace.trace_id),
             ..Details::default()
         });
+    }
+
+    /// One operation of a batch.
+    pub(super) fn observe_part(&self, operation: &Operation, began: Instant, result: &Result<Outcome, ApiError>) {
+        let (kind, end) = (Kind::of(&operation.action), End::of(result.as_ref().ok()));
+        self.operations.observe(kind, began, end, || Details {
+            bucket: operation.name.bucket(),
+            node: result.as_ref().err().and_then(|error| error.node.as_deref()),
+            trace_id: operation.trace.map(|trace| trace.trace_id),
+            ..Details::default()
+        });
+    }
+
+    pub(super) fn observe_batch(&self, trace: Option<TraceContext>, began: Instant) {
+        let trace_id = trace.map(|trace| trace.trace_id);
+        self.operations.observe(Kind::Batch, began, End::Hit, || Details { trace_id, ..Details::default() });
     }
 
     pub(super) fn observe_list(&self, query: &ListQuery, trace: Option<TraceContext>, began: Instant, is_good: bool) {

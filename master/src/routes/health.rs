@@ -5,8 +5,7 @@ use cairn_api_spec::{cluster::Health, error::Problem};
 use cairn_server_kit::http::HttpError;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::EdgeErrors;
-use crate::app::AppState;
+use super::{AppState, EdgeErrors};
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
     config.service(check_live).service(check_ready);
@@ -35,8 +34,9 @@ async fn check_live() -> web::Json<Health> {
 )]
 #[get("/health/ready")]
 async fn check_ready(state: web::Data<AppState>) -> Result<web::Json<Health>, HttpError> {
-    state.cluster.check_ready()?;
-    Ok(web::Json(healthy(state.cluster.warning())))
+    let now = state.clock.now();
+    state.cluster.check_ready(now)?;
+    Ok(web::Json(healthy(state.cluster.warning(now))))
 }
 
 fn healthy(warning: Option<String>) -> Health {

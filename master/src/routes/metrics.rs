@@ -3,8 +3,7 @@
 use actix_web::{HttpResponse, get, web};
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::EdgeErrors;
-use crate::app::AppState;
+use super::{AppState, EdgeErrors};
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
     config.service(get_metrics);

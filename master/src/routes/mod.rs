@@ -12,7 +12,10 @@ mod nodes;
 mod partitions;
 mod rebalance;
 mod ring;
+mod state;
 mod stats;
+
+pub use self::state::AppState;
 
 /// Registers every route.
 pub(crate) fn configure(config: &mut ServiceConfig<'_>) {

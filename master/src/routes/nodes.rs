@@ -6,12 +6,12 @@ use cairn_api_spec::{
     error::Problem,
 };
 use cairn_server_kit::http::HttpError;
+use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::{BodyErrors, EdgeErrors};
-use crate::app::AppState;
+use super::{AppState, BodyErrors, EdgeErrors};
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
     config.service(register_node).service(list_nodes).service(get_node).service(beat_node).service(remove_node);
@@ -19,8 +19,9 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
 
 /// Registers a node
 ///
-/// The same again answers 200. So do a later session, from any address; another incarnation (the node's data are gone
-/// then, and it learns its partitions anew); and, when the node was silent, another address.
+/// The same again answers 200, and so does a later session at the same address. Another address, or another incarnation
+/// (the node's data are gone then, and it learns its partitions anew), is taken once the former process is silent or
+/// has said that it stops.
 #[utoipa::path(
     tag = "cluster",
     operation_id = "register_node",
@@ -28,16 +29,16 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
         (status = 201, description = "The node is new", body = Node, headers(("Location" = String, description = "Path of the node"))),
         (status = 200, description = "The node was registered already", body = Node),
         (status = 400, description = "The registration cannot be taken (`invalid_body`)", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A node with this id beats from another address, or its data have been used by a later session (`node_conflict`)", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A node with this id beats from another address or with another incarnation, or its data have been used by a later session (`node_conflict`)", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The registration was changed at the same time (`overloaded`)", body = Problem, content_type = "application/problem+json"),
         EdgeErrors, BodyErrors,
     )
 )]
 #[post("/nodes")]
 async fn register_node(state: web::Data<AppState>, body: web::Json<RegisterNode>) -> Result<HttpResponse, HttpError> {
-    let node_id = body.node_id.clone();
-    let created = state.cluster.registry.register(body.into_inner()).await?;
-    let node = state.cluster.node(&node_id)?;
+    let (node_id, now) = (body.node_id.clone(), state.clock.now());
+    let created = state.cluster.registry.register(body.into_inner(), now).await?;
+    let node = state.cluster.node(&node_id, state.clock.now())?;
     if !created {
         return Ok(HttpResponse::Ok().json(node));
     }
@@ -52,7 +53,7 @@ async fn register_node(state: web::Data<AppState>, body: web::Json<RegisterNode>
 )]
 #[get("/nodes")]
 async fn list_nodes(state: web::Data<AppState>) -> web::Json<NodeList> {
-    web::Json(NodeList { nodes: state.cluster.nodes() })
+    web::Json(NodeList { nodes: state.cluster.nodes(state.clock.now()) })
 }
 
 /// Describes a node
@@ -68,7 +69,7 @@ async fn list_nodes(state: web::Data<AppState>) -> web::Json<NodeList> {
 )]
 #[get("/nodes/{node_id}")]
 async fn get_node(state: web::Data<AppState>, node_id: web::Path<String>) -> Result<web::Json<Node>, HttpError> {
-    Ok(web::Json(state.cluster.node(&node_id)?))
+    Ok(web::Json(state.cluster.node(&node_id, state.clock.now())?))
 }
 
 /// Takes a node's heartbeat
@@ -89,11 +90,18 @@ async fn beat_node(
     node_id: web::Path<String>,
     body: web::Json<Heartbeat>,
 ) -> Result<web::Json<HeartbeatReply>, HttpError> {
-    let leave = state.cluster.registry.beat(&node_id, body.into_inner())?;
+    let (wall, now, registry) = (Timestamp::now(), state.clock.now(), &state.cluster.registry);
+    let leave = registry.beat(&node_id, body.into_inner(), now, wall)?;
     Ok(web::Json(HeartbeatReply {
         epoch: state.cluster.ring.load().epoch,
         leave,
         transfer_bytes_per_second: state.cluster.rebalancing.limits().bytes_per_second,
+        now_ms: wall.as_millisecond(),
+        max_clock_skew_ms: if registry.any_clock_agrees(now) {
+            u64::try_from(registry.patience().max_clock_skew.as_millis()).unwrap_or(u64::MAX)
+        } else {
+            0
+        },
     }))
 }
 
@@ -130,9 +138,9 @@ async fn remove_node(
     query: web::Query<Removal>,
 ) -> Result<HttpResponse, HttpError> {
     if query.force {
-        state.cluster.registry.remove(&node_id).await?;
+        state.cluster.registry.remove(&node_id, state.clock.now()).await?;
     } else {
-        state.cluster.registry.drain(&node_id).await?;
+        state.cluster.registry.drain(&node_id, state.clock.now()).await?;
     }
     Ok(HttpResponse::Accepted().finish())
 }

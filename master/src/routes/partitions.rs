@@ -8,8 +8,7 @@ use cairn_api_spec::{
 use cairn_server_kit::http::HttpError;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::{BodyErrors, EdgeErrors};
-use crate::app::AppState;
+use super::{AppState, BodyErrors, EdgeErrors};
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
     config.service(change_partition);

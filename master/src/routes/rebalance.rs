@@ -8,8 +8,7 @@ use cairn_api_spec::{
 use cairn_server_kit::http::HttpError;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::{BodyErrors, EdgeErrors};
-use crate::app::AppState;
+use super::{AppState, BodyErrors, EdgeErrors};
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
     config.service(get_rebalance).service(change_rebalance);
@@ -23,7 +22,7 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
 )]
 #[get("/rebalance")]
 async fn get_rebalance(state: web::Data<AppState>) -> web::Json<Rebalance> {
-    web::Json(state.cluster.rebalance())
+    web::Json(state.cluster.rebalance(state.clock.now()))
 }
 
 /// Pauses, resumes and limits moves
@@ -46,5 +45,5 @@ async fn change_rebalance(
     body: web::Json<ChangeRebalance>,
 ) -> Result<web::Json<Rebalance>, HttpError> {
     state.cluster.rebalancing.change(&body).await?;
-    Ok(web::Json(state.cluster.rebalance()))
+    Ok(web::Json(state.cluster.rebalance(state.clock.now())))
 }

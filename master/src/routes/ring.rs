@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
-use cairn_api_spec::{Version, cluster::Ring, error::Problem};
+use cairn_api_spec::{ApiError, Version, cluster::Ring, error::Problem};
 use cairn_server_kit::http::HttpError;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::EdgeErrors;
-use crate::{app::AppState, error::Error};
+use super::{AppState, EdgeErrors};
+use crate::error::Error;
 
 const LONGEST_WAIT_SECONDS: u64 = 60;
 
@@ -59,7 +59,8 @@ async fn get_ring(
         .into());
     }
     let known = request.headers().get(header::IF_NONE_MATCH);
-    let known = known.map(|etag| Version::parse_etag(etag.to_str().unwrap_or_default())).transpose()?;
+    let known = known.map(|etag| Version::parse_etag(etag.to_str().unwrap_or_default()).map_err(ApiError::from));
+    let known = known.transpose()?;
     let ring = &state.cluster.ring;
     let ring = match known {
         Some(Version(epoch)) => tokio::select! {

@@ -4,8 +4,7 @@ use actix_web::{get, web};
 use cairn_api_spec::cluster::Stats;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use super::EdgeErrors;
-use crate::app::AppState;
+use super::{AppState, EdgeErrors};
 
 pub(super) fn configure(config: &mut ServiceConfig<'_>) {
     config.service(get_stats);
@@ -19,5 +18,5 @@ pub(super) fn configure(config: &mut ServiceConfig<'_>) {
 )]
 #[get("/stats")]
 async fn get_stats(state: web::Data<AppState>) -> web::Json<Stats> {
-    web::Json(state.cluster.stats())
+    web::Json(state.cluster.stats(state.clock.now()))
 }

@@ -1,6 +1,7 @@
 //! What the gateway does when a node fails: seen by a client of the master, with nodes that misbehave as told.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
+mod batch;
 mod master;
 mod node;
 

@@ -9,6 +9,7 @@ use cairn_api_spec::{
 use cairn_master::{Config, Listeners, RunError, run};
 use clap::{CommandFactory as _, FromArgMatches as _};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -120,6 +121,17 @@ impl Master {
     pub(crate) fn put_once(&self, value: impl Into<reqwest::Body>) -> Sent {
         let put = self.client.put(format!("{}/keys/k", self.url)).header("Idempotency-Key", "once");
         Sent::new(put.body(value))
+    }
+
+    /// The operations of a batch, as they stand in its body; with an idempotency key, it may be sent again.
+    pub(crate) fn batch(&self, operations: &Value, key: Option<&str>) -> Sent {
+        let post = self.client.post(format!("{}/batch", self.url)).json(&json!({"operations": operations}));
+        Sent::new(key.into_iter().fold(post, |post, key| post.header("Idempotency-Key", key)))
+    }
+
+    /// What the master says of where the key is.
+    pub(crate) fn explain(&self) -> Sent {
+        Sent::new(self.client.get(format!("{}/explain/k", self.url)))
     }
 
     pub(crate) fn list(&self) -> Sent {

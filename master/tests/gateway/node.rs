@@ -9,7 +9,7 @@ use cairn_api_spec::{
     ApiError, ErrorCode, Outcome, Version,
     cluster::RegisterNode,
     operation::{Metadata, Tier},
-    peer::{Execute, Listed, Request, RequestKind, Response, ResponseKind},
+    peer::{Execute, ExecuteBatch, ExecutedBatch, Listed, Request, RequestKind, Response, ResponseKind},
 };
 use cairn_link::{Limits, Service, serve};
 use tokio::{
@@ -58,6 +58,7 @@ struct Shared {
     script: Mutex<Box<Script>>,
     seen: Mutex<Vec<Execute>>,
     http_seen: Mutex<Vec<String>>,
+    batches: Mutex<usize>,
 }
 
 pub(crate) struct FakeNode {
@@ -71,8 +72,12 @@ pub(crate) struct FakeNode {
 impl FakeNode {
     pub(crate) fn start(id: &'static str, script: impl FnMut(&Execute) -> Answer + Send + 'static) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let shared =
-            Shared { script: Mutex::new(Box::new(script)), seen: Mutex::default(), http_seen: Mutex::default() };
+        let shared = Shared {
+            script: Mutex::new(Box::new(script)),
+            seen: Mutex::default(),
+            http_seen: Mutex::default(),
+            batches: Mutex::default(),
+        };
         let mut node = Self { id, peer: any, http: any, shared: Arc::new(shared), runtime: None };
         node.run();
         node
@@ -123,6 +128,11 @@ impl FakeNode {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    /// How many messages came with several operations.
+    pub(crate) fn batches(&self) -> usize {
+        *self.shared.batches.lock().unwrap()
+    }
+
     /// The heads of the requests that came over HTTP.
     pub(crate) fn http_seen(&self) -> Vec<String> {
         self.shared.http_seen.lock().unwrap().clone()
@@ -134,6 +144,25 @@ impl Drop for FakeNode {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+impl Shared {
+    /// Each operation as the script tells; one that hangs holds up all.
+    fn answer_batch(&self, batch: ExecuteBatch) -> Answer {
+        *self.batches.lock().unwrap() += 1;
+        let mut answers = Vec::new();
+        for execute in batch.operations {
+            self.seen.lock().unwrap().push(execute.clone());
+            let result: Result<Outcome, ApiError> = match (self.script.lock().unwrap())(&execute) {
+                Answer::Reply(Response { kind: Some(ResponseKind::Executed(executed)) }) => executed.try_into(),
+                Answer::Reply(Response { kind: Some(ResponseKind::Failed(failed)) }) => Err(failed.into()),
+                Answer::Reply(_) => panic!("the script answers operations"),
+                Answer::Hang => return Answer::Hang,
+            };
+            answers.push(result.into());
+        }
+        Answer::Reply(Response { kind: Some(ResponseKind::ExecutedBatch(ExecutedBatch { answers })) })
     }
 }
 
@@ -149,6 +178,7 @@ impl Service for Peer {
                 self.0.seen.lock().unwrap().push(execute.clone());
                 (self.0.script.lock().unwrap())(&execute)
             }
+            Some(RequestKind::ExecuteBatch(batch)) => self.0.answer_batch(batch),
             Some(RequestKind::List(_)) => {
                 Answer::Reply(Response { kind: Some(ResponseKind::Listed(Listed::default())) })
             }

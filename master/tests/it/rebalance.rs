@@ -1,7 +1,5 @@
 //! `/rebalance`, and what is said of missing copies.
 
-use std::time::Duration;
-
 use cairn_api_spec::cluster::{
     ChangeRebalance, Health, Heartbeat, HeartbeatReply, Move, PartitionChange, Rebalance, Stats, Transfer,
 };
@@ -44,7 +42,7 @@ async fn a_cluster_with_fewer_nodes_than_copies_serves_and_warns() {
 
 #[tokio::test]
 async fn a_pause_holds_back_moves_but_not_copies_that_are_missing() {
-    let master = spawn_master(&[]).await;
+    let master = spawn_master(&["--settle=1s"]).await;
     master.register_all(&["a", "b", "c"]).await;
     let before = master.replicated(2).await;
     let pause = ChangeRebalance { paused: Some(true), ..ChangeRebalance::default() };
@@ -122,7 +120,7 @@ async fn moves_are_shown_with_what_the_nodes_say_of_them() {
     master.register_all(&["b"]).await;
     let ring = master.ring_when(|ring| ring.partitions.iter().filter(|entry| is_moving(entry)).count() == 2).await;
     let moving: Vec<u32> = ring.partitions.iter().filter(|entry| is_moving(entry)).map(|entry| entry.id).collect();
-    let transfer = |bytes| Transfer { partition: moving[0], bytes, total_bytes: 4_000 };
+    let transfer = |bytes| Transfer { partition: moving[0], bytes, total_bytes: 4_000, ..Transfer::default() };
     let says = |bytes| Heartbeat { transfers: vec![transfer(bytes)], ..heartbeat() };
     master.beat("b", &says(1_000)).await;
     master.beat("b", &says(1_500)).await;
@@ -141,8 +139,6 @@ async fn moves_are_shown_with_what_the_nodes_say_of_them() {
     let left = 2_500.0 + 6.0 * 2_000.0;
     assert!(shown.bytes_rate > 0.0 && shown.bytes_rate <= 1_500.0, "{}", shown.bytes_rate);
     assert!((shown.eta_seconds.unwrap() - left / shown.bytes_rate).abs() < 1e-6);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(master.rebalance().await.bytes_rate < shown.bytes_rate);
     for entry in ring.partitions.iter().filter(|entry| is_moving(entry)) {
         master.ask(entry, PartitionChange::CaughtUp, "b").await;
     }

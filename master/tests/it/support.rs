@@ -51,7 +51,7 @@ pub(crate) fn listeners() -> (Listeners, SocketAddr) {
     (Listeners { http, metrics: None }, address)
 }
 
-async fn spawn_in(directory: Arc<TempDir>, settings: &[&str]) -> Master {
+pub(crate) async fn spawn_in(directory: Arc<TempDir>, settings: &[&str]) -> Master {
     let (listeners, address) = listeners();
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(run(config(directory.path(), settings), listeners, shutdown.clone()));
@@ -94,6 +94,14 @@ impl Master {
 
     pub(crate) async fn beat(&self, id: &str, heartbeat: &Heartbeat) -> Response {
         self.send(Method::PUT, &format!("/nodes/{id}/heartbeat"), heartbeat).await
+    }
+
+    /// The node stops, and is started again with an empty directory.
+    pub(crate) async fn lose_data(&self, id: &str) {
+        let leaving = Heartbeat { leaving: true, ..heartbeat() };
+        assert_eq!(self.beat(id, &leaving).await.status(), StatusCode::OK);
+        let empty = RegisterNode { incarnation: 2, ..node(id) };
+        assert_eq!(self.register(&empty).await.status(), StatusCode::OK);
     }
 
     pub(crate) async fn remove(&self, id: &str, query: &str) -> StatusCode {
