@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use cairn_api_spec::{ErrorCode, ttl, version::Condition};
+use cairn_api_spec::{ApiError, ErrorCode, ttl, version::Condition};
 use cairn_server_kit::config::bytes_in;
 use clap::{Args, Parser, Subcommand};
 
@@ -50,6 +50,24 @@ pub(crate) enum Command {
         key: String,
         #[command(flatten)]
         conditions: Conditions,
+    },
+    /// Add to a counter, and write the sum to stdout
+    Incr {
+        /// The key, 1 to 1,024 bytes
+        key: String,
+        /// What to add; negative to subtract
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        delta: i64,
+        /// How long a counter lives that is created by this: seconds, or 250ms, 10s, 10m, 1h, 7d
+        #[arg(long, value_parser = ttl::parse)]
+        ttl: Option<Duration>,
+        #[command(flatten)]
+        conditions: Conditions,
+    },
+    /// Show where a key is and why, without its value
+    Explain {
+        /// The key, 1 to 1,024 bytes
+        key: String,
     },
     /// Write keys to stdout, in the order of their bytes
     List {
@@ -131,7 +149,8 @@ pub(crate) struct Conditions {
 
 impl Conditions {
     pub(crate) fn condition(&self) -> anyhow::Result<Condition> {
-        Ok(Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref())?)
+        let condition = Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref());
+        Ok(condition.map_err(ApiError::from)?)
     }
 }
 
@@ -161,8 +180,8 @@ pub(crate) struct Import {
     /// How long keys live whose line does not say: seconds, or 250ms, 10s, 10m, 1h, 7d
     #[arg(long, value_parser = ttl::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// Values on their way at the same time, 1 to 1024
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Batches of up to 500 values on their way at the same time, 1 to 64
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) concurrency: u16,
 }
 

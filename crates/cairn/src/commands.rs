@@ -22,6 +22,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Get { key } => keys::get(&connect(&cluster).await?, &key).await?,
         Command::Put(args) => keys::put(&connect(&cluster).await?, args).await?,
         Command::Delete { key, conditions } => keys::delete(&connect(&cluster).await?, &key, &conditions).await?,
+        Command::Incr { key, delta, ttl, conditions } => {
+            keys::increment(&connect(&cluster).await?, &key, delta, ttl, &conditions).await?;
+        }
+        Command::Explain { key } => tables::explain(&connect(&cluster).await?, &key).await?,
         Command::List { prefix, limit, long } => keys::list(&connect(&cluster).await?, prefix, limit, long).await?,
         Command::Import(args) => return import::run(&connect(&cluster).await?, args).await,
         Command::Export(args) => return export::run(&connect(&cluster).await?, args).await,

@@ -1,16 +1,22 @@
-//! `cairn import`: many values, several at a time; a line that fails is reported and the others go on.
+//! `cairn import`: many values in batches, several at a time; a line that fails is reported and the others go on.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader},
     path::Path,
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use cairn_client::{Cache, Error};
+use cairn_api_spec::MAX_FRAMED_VALUE_BYTES;
+use cairn_client::{BatchOperation, Cache};
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
 
 use super::{
     progress::Progress,
@@ -18,28 +24,34 @@ use super::{
 };
 use crate::cli::Import;
 
+/// The most rows of one batch. One has fewer when the input is slower than the cluster.
+const BATCH_ROWS: usize = 500;
+/// The most KiB of values between the input and the cluster.
+const MAX_HELD_KIB: u32 = 32 << 10;
+
+/// A row, and its part of what may be held.
+type Held = (Row, OwnedSemaphorePermit);
+
+/// A line, the bytes of input that were read with it, and what became of it.
+type Done = (u64, u64, Result<(), String>);
+
 pub(super) async fn run(cache: &Cache, args: Import) -> anyhow::Result<ExitCode> {
     let (input, bytes) = open(&args.file)?;
     let mut progress = Progress::new("imported", bytes);
     let (concurrency, ttl) = (usize::from(args.concurrency), args.ttl);
-    let (sender, receiver) = mpsc::channel(concurrency);
+    let (sender, receiver) = mpsc::channel(BATCH_ROWS);
+    let runtime = Handle::current();
     // Reading files and stdin blocks, so it has a thread; it ends with the input or with the receiver.
-    let reading = tokio::task::spawn_blocking(move || read(input, &args, &sender));
+    let reading = tokio::task::spawn_blocking(move || read(input, &args, &sender, &runtime));
     let rows = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
-    let mut stored = std::pin::pin!(
-        rows.map(|Row { line, end, entry }| async move {
-            let result = match entry {
-                Ok(entry) => store(cache, entry, ttl).await.map_err(|error| error.to_string()),
-                Err(error) => Err(error),
-            };
-            (line, end, result)
-        })
-        .buffer_unordered(concurrency)
-    );
-    while let Some((line, end, result)) = stored.next().await {
-        match result {
-            Ok(()) => progress.done(end),
-            Err(error) => progress.failed(format_args!("line {line}: {error}")),
+    let batches = rows.ready_chunks(BATCH_ROWS).map(|rows| store(cache, rows, ttl)).buffer_unordered(concurrency);
+    let mut batches = std::pin::pin!(batches);
+    while let Some(done) = batches.next().await {
+        for (line, end, result) in done {
+            match result {
+                Ok(()) => progress.done(end),
+                Err(error) => progress.failed(format_args!("line {line}: {error}")),
+            }
         }
     }
     reading.await??;
@@ -56,23 +68,61 @@ fn open(path: &Path) -> anyhow::Result<(Box<dyn BufRead + Send>, Option<u64>)> {
     Ok((Box::new(BufReader::new(file)), metadata.is_file().then_some(metadata.len())))
 }
 
-fn read(input: Box<dyn BufRead + Send>, args: &Import, sender: &mpsc::Sender<Row>) -> anyhow::Result<()> {
+fn read(
+    input: Box<dyn BufRead + Send>,
+    args: &Import,
+    sender: &mpsc::Sender<Held>,
+    runtime: &Handle,
+) -> anyhow::Result<()> {
+    let room = Arc::new(Semaphore::new(MAX_HELD_KIB as usize));
     let rows: Box<dyn Iterator<Item = Row>> = match args.csv {
         true => Box::new(csv_rows(input, &args.key_column, &args.value_column)?),
         false => Box::new(json_rows(input)),
     };
     for row in rows {
-        if sender.blocking_send(row).is_err() {
+        let bytes = row.entry.as_ref().map_or(0, |entry| entry.key.len() + entry.value.len());
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, MAX_HELD_KIB);
+        let held = runtime.block_on(room.clone().acquire_many_owned(kib))?;
+        if sender.blocking_send((row, held)).is_err() {
             break;
         }
     }
     Ok(())
 }
 
-async fn store(cache: &Cache, entry: Entry, default_ttl: Option<std::time::Duration>) -> Result<(), Error> {
+/// Stores rows: values that are too long for a batch each by itself, the others together.
+async fn store(cache: &Cache, rows: Vec<Held>, default_ttl: Option<Duration>) -> Vec<Done> {
+    let mut done = Vec::with_capacity(rows.len());
+    let (mut lines, mut operations, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for (Row { line, end, entry }, permit) in rows {
+        match entry {
+            Err(error) => done.push((line, end, Err(error))),
+            Ok(entry) if entry.value.len() > MAX_FRAMED_VALUE_BYTES => {
+                done.push((line, end, put(cache, entry, default_ttl).await));
+            }
+            Ok(Entry { key, value, ttl, content_type }) => {
+                let put = BatchOperation::put(key, value).content_type(content_type);
+                operations.push(match ttl.or(default_ttl) {
+                    Some(ttl) => put.ttl(ttl),
+                    None => put,
+                });
+                lines.push((line, end));
+                held.push(permit);
+            }
+        }
+    }
+    let results = cache.batch(operations).await;
+    let result = |((line, end), result): ((u64, u64), Result<_, cairn_client::Error>)| {
+        (line, end, result.map(drop).map_err(|error| error.to_string()))
+    };
+    done.extend(lines.into_iter().zip(results).map(result));
+    done
+}
+
+async fn put(cache: &Cache, entry: Entry, default_ttl: Option<Duration>) -> Result<(), String> {
     let mut put = cache.put(&entry.key, entry.value).content_type(entry.content_type);
     if let Some(ttl) = entry.ttl.or(default_ttl) {
         put = put.ttl(ttl);
     }
-    put.await.map(|_| ())
+    put.await.map(drop).map_err(|error| error.to_string())
 }

@@ -1,8 +1,9 @@
-//! `cairn get`, `put`, `delete` and `list`.
+//! `cairn get`, `put`, `delete`, `incr` and `list`.
 
 use std::{
     io::{self, BufWriter, Read as _, Write as _},
     pin::pin,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -45,6 +46,21 @@ pub(super) async fn put(cache: &Cache, args: Put) -> anyhow::Result<()> {
 pub(super) async fn delete(cache: &Cache, key: &str, conditions: &Conditions) -> anyhow::Result<()> {
     let deleted = cache.delete(key).condition(conditions.condition()?).await?;
     deleted.map(|_| ()).ok_or_else(|| ApiError::key_not_found(Version::NONE).into())
+}
+
+pub(super) async fn increment(
+    cache: &Cache,
+    key: &str,
+    delta: i64,
+    ttl: Option<Duration>,
+    conditions: &Conditions,
+) -> anyhow::Result<()> {
+    let mut increment = cache.increment(key, delta).condition(conditions.condition()?);
+    if let Some(ttl) = ttl {
+        increment = increment.ttl(ttl);
+    }
+    let counted = increment.await?;
+    Ok(writeln!(io::stdout(), "{}", counted.value)?)
 }
 
 pub(super) async fn list(

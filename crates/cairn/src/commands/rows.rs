@@ -8,12 +8,15 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use cairn_api_spec::{
-    data::{PostKey, TtlField},
+    data::{self, PostKey, TtlField},
     ttl,
 };
 
 /// The longest line: a value of 64 MiB with every character escaped as `\uXXXX` is no sensible input.
 const MAX_LINE_BYTES: u64 = 256 << 20;
+
+/// The type that JSON has by itself.
+const JSON: &str = "application/json";
 
 /// A key with its value.
 #[derive(Debug)]
@@ -61,24 +64,14 @@ pub(super) fn json_rows(mut input: impl BufRead) -> impl Iterator<Item = Row> {
 
 fn parse_json(text: &[u8]) -> Result<Entry, String> {
     let post: PostKey = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let ttl = match post.ttl {
-        None => None,
-        Some(TtlField::Seconds(seconds)) => Some(parse_ttl(&seconds.to_string())?),
-        Some(TtlField::Text(text)) => Some(parse_ttl(&text)?),
-    };
+    let ttl = post.ttl.as_ref().map(TtlField::parse).transpose().map_err(|error| error.to_string())?;
+    let value = data::value_of(post.value.as_deref(), post.value_base64.as_deref());
+    let (value, natural_type) = value.map_err(|error| error.to_string())?;
     let mut content_type = post.content_type.unwrap_or_default();
-    let value = match (post.value, post.value_base64) {
-        (Some(serde_json::Value::String(text)), None) => text.into(),
-        (Some(json), None) => {
-            // As POST /keys does: a value that is no text is stored as its JSON.
-            if content_type.is_empty() {
-                "application/json".clone_into(&mut content_type);
-            }
-            json.to_string().into()
-        }
-        (None, Some(text)) => decode(&text)?,
-        (None, None) | (Some(_), Some(_)) => return Err("one of value and value_base64 is needed".to_owned()),
-    };
+    // As POST /keys does for JSON; text has no type unless it says one, or an export would not read back as it was.
+    if content_type.is_empty() && natural_type == JSON {
+        natural_type.clone_into(&mut content_type);
+    }
     Ok(Entry { key: post.key, value, ttl, content_type })
 }
 
@@ -194,7 +187,7 @@ impl<W: Write> Writer<W> {
             Self::Json(out) => {
                 let row = PostKey {
                     key: entry.key,
-                    value: value.map(Into::into),
+                    value: value.as_deref().map(serde_json::value::to_raw_value).transpose()?,
                     value_base64,
                     ttl: ttl.map(TtlField::Text),
                     content_type: Some(entry.content_type).filter(|text| !text.is_empty()),

@@ -1,4 +1,4 @@
-//! `cairn nodes` and `cairn ring`, and the tables that people read.
+//! `cairn nodes`, `cairn ring` and `cairn explain`, and the tables that people read.
 
 use std::io::{self, BufWriter, Write as _};
 
@@ -27,6 +27,23 @@ pub(super) async fn nodes(cache: &Cache) -> anyhow::Result<()> {
         ]);
     }
     Ok(writeln!(io::stdout(), "{table}")?)
+}
+
+/// Everything but what is not known, as lines of name and value.
+pub(super) async fn explain(cache: &Cache, key: &str) -> anyhow::Result<()> {
+    let explanation = serde_json::to_value(cache.explain(key).await?)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    for (name, value) in explanation.as_object().into_iter().flatten() {
+        let text = match value {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Array(items) => {
+                items.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        writeln!(out, "{name:<16}{text}")?;
+    }
+    Ok(out.flush()?)
 }
 
 pub(super) async fn ring(cache: &Cache, with_partitions: bool) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
-use cairn_node::object::Credentials;
+use cairn_node::tiers::object::Credentials;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,

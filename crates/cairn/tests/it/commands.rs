@@ -39,6 +39,56 @@ async fn a_key_goes_in_and_out_and_exit_codes_say_how_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_counter_is_added_to_and_a_key_explained() {
+    let test = TestCluster::start().await;
+    let run = async |args: &[&str]| test.cairn(args, "").await;
+    for (args, sum) in
+        [(&["incr", "n"] as &[&str], "1\n"), (&["incr", "n", "41"], "42\n"), (&["incr", "n", "-2"], "40\n")]
+    {
+        assert_eq!(text(&run(args).await.stdout), sum, "{args:?}");
+    }
+    assert_eq!(text(&run(&["incr", "..", "--ttl", "1h"]).await.stdout), "1\n");
+    run(&["put", "text", "one"]).await;
+    let refused = run(&["incr", "text"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).starts_with("cairn: not_an_integer: "), "{}", text(&refused.stderr));
+    assert_eq!(run(&["incr", "n", "x"]).await.status.code(), Some(2));
+
+    for key in ["n", ".."] {
+        let explained = run(&["explain", key]).await;
+        let told = text(&explained.stdout);
+        let field = |name: &str| {
+            let line = told.lines().find(|line| line.split_whitespace().next() == Some(name));
+            line.unwrap_or_else(|| panic!("no {name} in {told}")).split_whitespace().last().unwrap().to_owned()
+        };
+        assert_eq!((field("key").as_str(), field("state").as_str(), field("tier").as_str()), (key, "live", "memory"));
+        assert!(field("primary").starts_with("node-"), "{told}");
+    }
+    assert!(text(&run(&["explain", "absent"]).await.stdout).contains("never written"));
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_import_has_every_row_long_values_among_them_and_says_which_lines_failed() {
+    let test = TestCluster::start().await;
+    let mut input: String = (0..3_000).map(|i| format!("{{\"key\":\"k{i}\",\"value\":\"value {i}\"}}\n")).collect();
+    let long = "x".repeat(3 << 19);
+    input += &format!("{{\"key\":\"long\",\"value\":\"{long}\"}}\n{{\"key\":\"\",\"value\":\"1\"}}\nno json\n");
+    input += "{\"key\":\"last\",\"value_base64\":\"/w==\"}\n";
+    let imported = test.cairn(&["import"], &input).await;
+    assert_eq!(imported.status.code(), Some(1));
+    let told = text(&imported.stderr);
+    assert!(told.contains("line 3002: invalid_key") && told.contains("line 3003: "), "{told}");
+    assert!(told.contains("imported 3002 keys") && told.contains("2 failed"), "{told}");
+    for i in (0..3_000).step_by(97) {
+        assert_eq!(test.cache.get(&format!("k{i}")).await.unwrap().unwrap().bytes, format!("value {i}"));
+    }
+    assert_eq!(test.cache.get("long").await.unwrap().unwrap().bytes.len(), long.len());
+    assert_eq!(test.cache.get("last").await.unwrap().unwrap().bytes[..], [255]);
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_and_ring_are_shown_as_tables() {
     let test = TestCluster::start().await;
     let nodes = test.cairn(&["nodes"], "").await;
