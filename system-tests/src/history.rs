@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 /// A write that no client made: the origin of a value that is not one of ours.
 pub const NOBODY: u64 = u64::MAX;
 
+/// By how much a server's clock may differ from the history's, in microseconds: servers count milliseconds.
+const CLOCK_STEP: u64 = 5_000;
+
 /// One request about one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -16,6 +19,8 @@ pub struct Operation {
     pub key: String,
     /// What was asked.
     pub kind: Kind,
+    /// How long the value of a put lives, in microseconds; `None`: until it is replaced or deleted.
+    pub lives: Option<u64>,
     /// When it was sent, in microseconds of the one clock of the history.
     pub invoked: u64,
     /// When the answer had come, or was given up.
@@ -77,6 +82,19 @@ impl Operation {
     /// Whether it may have changed the key, although no answer says so.
     pub fn is_doubtful(&self) -> bool {
         self.is_write() && self.outcome == Outcome::Unknown
+    }
+
+    /// Whether `other`, which saw the key, can have found that the time of this put's value had come.
+    pub fn may_have_expired_for(&self, other: &Self) -> bool {
+        let seen = if other.is_doubtful() { u64::MAX } else { other.returned.saturating_add(CLOCK_STEP) };
+        self.lives.is_some_and(|lives| self.invoked.saturating_add(lives) <= seen)
+    }
+
+    /// Whether `other` began when the time of this put's value had surely come.
+    pub fn must_have_expired_for(&self, other: &Self) -> bool {
+        // Without an answer it may have happened at any time.
+        let latest = |lives| self.returned.saturating_add(lives).saturating_add(CLOCK_STEP);
+        self.outcome != Outcome::Unknown && self.lives.is_some_and(|lives| latest(lives) < other.invoked)
     }
 
     /// Under which condition it was to happen.

@@ -6,7 +6,8 @@
 //! written, and a write that had a condition follows the version that the condition named.
 //!
 //! A 404 may have no version, when the deletion has been forgotten. Then there must have been a deletion, answered or
-//! not, that could have been the last write. No key of these histories has a time to live.
+//! not, that could have been the last write, or a value whose time had come. A 404 that has the version of a value says
+//! the same; one that has a later version, which no write has, tells that the value was swept.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -41,6 +42,8 @@ pub enum Fault {
     FromNowhere,
     /// The key is absent, or was, by no deletion.
     NotDeleted,
+    /// A value was seen after its time.
+    Outlived,
     /// The write's condition did not hold, or the one that was said not to hold did.
     WrongCondition,
 }
@@ -116,8 +119,14 @@ impl<'a> KeyHistory<'a> {
     }
 
     fn check(mut self) -> Vec<Violation> {
-        for index in 0..self.operations.len() {
-            self.learn(self.operations[index]);
+        // What is a value is known before anybody finds that its time has come.
+        let is_absent = |operation: &&Operation| matches!(operation.outcome, Outcome::Absent(_));
+        let (absent, others): (Vec<_>, Vec<_>) = self.operations.iter().copied().partition(is_absent);
+        others.into_iter().for_each(|operation| self.learn(operation));
+        for operation in absent {
+            if !self.has_expired(operation) {
+                self.learn(operation);
+            }
         }
         self.sweep();
         for index in 0..self.operations.len() {
@@ -128,6 +137,24 @@ impl<'a> KeyHistory<'a> {
 
     fn report(&mut self, fault: Fault, operation: &Operation, against: Option<&Operation>) {
         self.violations.push(Violation { fault, operation: operation.clone(), against: against.cloned() });
+    }
+
+    /// Whether it found the key absent, or a condition false, at the version of a value whose time may have come.
+    fn has_expired(&self, operation: &Operation) -> bool {
+        match operation.outcome {
+            Outcome::Absent(version) | Outcome::ConditionFailed(version) => {
+                self.put_of(version).is_some_and(|put| put.may_have_expired_for(operation))
+            }
+            _ => false,
+        }
+    }
+
+    /// The write of the value that has a version, if it is known.
+    fn put_of(&self, version: u64) -> Option<&'a Operation> {
+        match self.versions.get(&version)?.state {
+            State::Value(write) => self.puts.get(&write).copied(),
+            State::Tombstone => None,
+        }
     }
 
     /// Learns what states the versions are, and that each is only one.
@@ -209,8 +236,15 @@ impl<'a> KeyHistory<'a> {
             if version <= floor.version {
                 self.report(Fault::VersionWentBack, operation, floor.by);
             }
-        } else if version < floor.version || (version == floor.version && floor.absent && self.is_value(version)) {
+        } else if version < floor.version
+            || (version == floor.version && floor.absent && self.is_value(version) && !self.has_expired(operation))
+        {
             self.report_missing(operation, floor);
+        }
+        if let Outcome::Read { write, .. } = operation.outcome
+            && let Some(put) = self.puts.get(&write).filter(|put| put.must_have_expired_for(operation)).copied()
+        {
+            self.report(Fault::Outlived, operation, Some(put));
         }
         let early = |write: &&Operation| write.invoked > operation.returned;
         let written = match self.versions.get(&version).map(|known| (known.state, known.written)) {
@@ -221,7 +255,8 @@ impl<'a> KeyHistory<'a> {
         if let Some(write) = written.filter(early) {
             self.report(Fault::FromNowhere, operation, Some(write));
         }
-        Some(Floor { version, absent: false, by: Some(operation) })
+        let absent = matches!(operation.outcome, Outcome::Absent(_)) && self.is_value(version);
+        Some(Floor { version, absent, by: Some(operation) })
     }
 
     /// The key was absent without a version: it must have been able to be.
@@ -229,15 +264,32 @@ impl<'a> KeyHistory<'a> {
         if floor.absent || !self.is_value(floor.version) {
             return None;
         }
+        let expired = self.first_expired(operation, floor.version);
         let version = match asked.deletions.range(floor.version..).next() {
             _ if asked.doubtful_deletions > 0 => floor.version,
-            Some(deletion) => *deletion,
-            None => {
+            deletion if deletion.is_some() || expired.is_some() => {
+                deletion.copied().into_iter().chain(expired).min().unwrap_or(floor.version)
+            }
+            _ => {
                 self.report_missing(operation, floor);
                 return None;
             }
         };
         Some(Floor { version, absent: true, by: Some(operation) })
+    }
+
+    /// The least version, from this one on, of a value whose time may have come when `operation` looked.
+    fn first_expired(&self, operation: &Operation, from: u64) -> Option<u64> {
+        let has_expired = |put: &&Operation| put.may_have_expired_for(operation);
+        let seen =
+            self.versions.range(from..).find(|(version, _)| self.put_of(**version).as_ref().is_some_and(has_expired));
+        let unseen = self.unseen().any(|put| has_expired(&put));
+        if unseen { Some(from) } else { seen.map(|(version, _)| *version) }
+    }
+
+    /// Puts that may have happened, and of which nobody knows a version.
+    fn unseen(&self) -> impl Iterator<Item = &'a Operation> {
+        self.puts.values().copied().filter(|put| put.is_doubtful() && !self.put_versions.contains_key(&put.id))
     }
 
     /// Whether a version is known to be that of a value; of one that only a failed condition told of, it is not.
@@ -249,16 +301,28 @@ impl<'a> KeyHistory<'a> {
         self.versions.get(&version).is_some_and(|known| known.state == State::Tombstone)
     }
 
+    /// Whether a tombstone is only known by a 404, which may speak of a value that nobody saw before its time came.
+    fn may_have_been_value(&self, version: u64) -> bool {
+        let is_written = self.versions.get(&version).is_some_and(|known| known.written.is_some());
+        !is_written && self.unseen().any(|put| put.lives.is_some())
+    }
+
     fn report_missing(&mut self, operation: &Operation, floor: Floor<'_>) {
         let was_answered = floor.by.is_some_and(|by| matches!(by.outcome, Outcome::Written(_)));
         let fault = if was_answered { Fault::WriteNotSeen } else { Fault::StaleRead };
         self.report(fault, operation, floor.by);
     }
 
-    /// A tombstone that no answered deletion made, one without an answer did.
+    /// A tombstone that no answered deletion made, one without an answer did, or the sweep of a value whose time had come.
     fn check_orphaned_tombstones(&mut self) {
-        let orphans = self.versions.values().filter(|known| known.state == State::Tombstone && known.written.is_none());
-        let mut orphans: Vec<&Operation> = orphans.map(|known| known.by).collect();
+        let is_orphan = |known: &Known<'_>| known.state == State::Tombstone && known.written.is_none();
+        let is_swept = |version: u64, seen: &Operation| {
+            let before = self.versions.range(..version).next_back().and_then(|(before, _)| self.put_of(*before));
+            before.into_iter().chain(self.unseen()).any(|put| put.may_have_expired_for(seen))
+        };
+        let orphans =
+            self.versions.iter().filter(|(version, known)| is_orphan(known) && !is_swept(**version, known.by));
+        let mut orphans: Vec<&Operation> = orphans.map(|(_, known)| known.by).collect();
         orphans.sort_unstable_by_key(|seen| seen.returned);
         let deletions = self.operations.iter().filter(|o| o.is_doubtful() && matches!(o.kind, Kind::Delete(_)));
         let mut invoked: Vec<u64> = deletions.map(|deletion| deletion.invoked).collect();
@@ -279,8 +343,10 @@ impl<'a> KeyHistory<'a> {
             Outcome::ConditionFailed(version) => {
                 let held = match condition {
                     Condition::Always => true,
-                    Condition::Version(expected) => expected == version,
-                    Condition::Absent => version == 0 || self.is_tombstone(version),
+                    Condition::Version(expected) => expected == version && !self.has_expired(operation),
+                    Condition::Absent => {
+                        version == 0 || (self.is_tombstone(version) && !self.may_have_been_value(version))
+                    }
                 };
                 if held {
                     self.report(Fault::WrongCondition, operation, None);
@@ -294,7 +360,13 @@ impl<'a> KeyHistory<'a> {
         let was_value = before.is_some_and(|(before, _)| self.is_value(*before));
         let holds = match (condition, operation.kind) {
             (Condition::Version(expected), _) => before.is_some_and(|(before, _)| *before == expected),
-            (Condition::Absent, _) => !was_value || self.is_in_doubt(operation, |kind| matches!(kind, Kind::Delete(_))),
+            (Condition::Absent, _) => {
+                let put = before.and_then(|(before, _)| self.put_of(*before));
+                let mut mortal = put.into_iter().chain(self.unseen());
+                !was_value
+                    || mortal.any(|put| put.may_have_expired_for(operation))
+                    || self.is_in_doubt(operation, |kind| matches!(kind, Kind::Delete(_)))
+            }
             // A deletion that found nothing is answered 404.
             (Condition::Always, Kind::Delete(_)) => {
                 was_value || self.is_in_doubt(operation, |kind| matches!(kind, Kind::Put(_)))

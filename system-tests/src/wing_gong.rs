@@ -31,6 +31,8 @@ struct Search<'a> {
     operations: Vec<&'a Operation>,
     /// The write of the value that had a version.
     writes: HashMap<u64, u64>,
+    /// The puts of values that do not live for ever.
+    mortal: HashMap<u64, &'a Operation>,
     failed: HashSet<(u128, State)>,
 }
 
@@ -52,7 +54,9 @@ pub fn check(history: &[&Operation]) -> Verdict {
         (Outcome::Read { version, write }, _) => Some((version, write)),
         _ => None,
     });
-    let mut search = Search { writes: writes.collect(), operations, failed: HashSet::new() };
+    let mortal = history.iter().filter(|operation| operation.lives.is_some()).map(|put| (put.id, *put));
+    let (writes, mortal) = (writes.collect(), mortal.collect());
+    let mut search = Search { writes, mortal, operations, failed: HashSet::new() };
     match search.run(0, None) {
         true => Verdict::Linearizable,
         false if search.failed.len() >= MOST_CONFIGURATIONS => Verdict::Undecided,
@@ -73,15 +77,30 @@ impl Search<'_> {
         }
         for index in left {
             let operation = self.operations[index];
-            if operation.invoked <= first_end
-                && let Some(next) = self.step(operation, state)
-                && self.run(done | (1 << index), next)
-            {
-                return true;
+            if operation.invoked > first_end {
+                continue;
+            }
+            for found in self.found_by(operation, state).into_iter().flatten() {
+                if let Some(next) = self.step(operation, found)
+                    && self.run(done | (1 << index), next)
+                {
+                    return true;
+                }
             }
         }
         self.failed.insert((done, state));
         false
+    }
+
+    /// What an operation can find where the last write left `state`: that, nothing since its time has come, or either.
+    fn found_by(&self, operation: &Operation, state: State) -> [Option<State>; 2] {
+        match state.and_then(|write| self.mortal.get(&write)) {
+            Some(put) => [
+                (!put.must_have_expired_for(operation)).then_some(state),
+                put.may_have_expired_for(operation).then_some(None),
+            ],
+            None => [Some(state), None],
+        }
     }
 
     /// The state after an operation, if it can have its outcome in `state`.

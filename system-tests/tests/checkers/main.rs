@@ -22,8 +22,20 @@ impl Story {
 
     fn between(mut self, invoked: u64, returned: u64, kind: Kind, outcome: Outcome) -> Self {
         let (id, key) = (self.0.len() as u64, "key".to_owned());
-        self.0.push(Operation { id, client: 0, key, kind, invoked, returned, outcome });
+        self.0.push(Operation { id, client: 0, key, kind, lives: None, invoked, returned, outcome });
         self
+    }
+
+    /// The last one puts a value that lives for [`LIFE`].
+    fn for_a_while(mut self) -> Self {
+        self.0.last_mut().unwrap().lives = Some(LIFE);
+        self
+    }
+
+    /// Something is asked, and answered, so long after the end of the last.
+    fn after(self, pause: u64, kind: Kind, outcome: Outcome) -> Self {
+        let now = self.0.iter().map(|operation| operation.returned).max().unwrap_or(0) + pause;
+        self.between(now, now + 1, kind, outcome)
     }
 
     fn put(self, version: u64) -> Self {
@@ -63,6 +75,8 @@ impl Story {
     }
 }
 
+/// A second.
+const LIFE: u64 = 1_000_000;
 const PUT: Kind = Kind::Put(Condition::Always);
 const DELETE: Kind = Kind::Delete(Condition::Always);
 
@@ -138,4 +152,40 @@ fn a_forgotten_deletion_is_one_all_the_same() {
     Story::default().put(1).deleted(2).reads_nothing(0).then(DELETE, Outcome::Absent(2)).put(3).reads(3, 4).can_be();
     let overlapping = Story::default().put(1).between(3, 9, DELETE, Outcome::Written(2));
     overlapping.between(4, 5, Kind::Get, Outcome::Absent(0)).between(6, 7, Kind::Get, Outcome::Absent(2)).can_be();
+}
+
+#[test]
+fn a_value_is_gone_when_its_time_has_come_and_not_before() {
+    let mortal = || Story::default().put(1).for_a_while();
+    // Without a version, with that of the value, and with that of the sweep.
+    for version in [0, 1, 2] {
+        let seen = Outcome::Absent(version);
+        mortal().reads(1, 0).after(LIFE, Kind::Get, seen).put(3).reads(3, 3).can_be();
+        mortal().after(LIFE, DELETE, seen).after(1, Kind::Get, seen).can_be();
+        let early = mortal().after(LIFE / 2, Kind::Get, seen);
+        assert_ne!(version_order::check(&early.0), [], "version {version}");
+        assert_eq!(wing_gong::check(&early.0.iter().collect::<Vec<_>>()), Verdict::Violated, "version {version}");
+    }
+    mortal().after(LIFE * 2, Kind::Get, Outcome::Read { version: 1, write: 0 }).shows(Fault::Outlived);
+    let back = mortal().after(LIFE, Kind::Get, Outcome::Absent(1)).reads(1, 0);
+    back.shows(Fault::StaleRead);
+}
+
+#[test]
+fn conditions_are_those_of_an_absent_key_when_the_time_of_its_value_has_come() {
+    let mortal = || Story::default().put(1).for_a_while();
+    let (create, swap) = (Kind::Put(Condition::Absent), Kind::Put(Condition::Version(1)));
+    mortal().after(LIFE, create, Outcome::Written(2)).reads(2, 1).can_be();
+    mortal().after(LIFE / 2, create, Outcome::Written(2)).shows(Fault::WrongCondition);
+    mortal().after(LIFE, swap, Outcome::ConditionFailed(1)).after(1, Kind::Get, Outcome::Absent(1)).can_be();
+    mortal().after(LIFE / 2, swap, Outcome::ConditionFailed(1)).shows(Fault::WrongCondition);
+}
+
+#[test]
+fn a_value_that_nobody_answered_for_may_come_and_go_unseen() {
+    let unseen = || Story::default().put(1).then(PUT, Outcome::Unknown).for_a_while();
+    for version in [0, 2, 3] {
+        unseen().after(LIFE, Kind::Get, Outcome::Absent(version)).can_be();
+    }
+    unseen().after(LIFE * 5, Kind::Get, Outcome::Read { version: 2, write: 1 }).can_be();
 }

@@ -13,6 +13,10 @@ use crate::{DELETE, PUT};
 
 const CLIENTS: usize = 6;
 const KEYS: usize = 3;
+/// A step of the simulated time, in microseconds: longer than what clocks may differ by.
+const UNIT: u64 = 10_000;
+/// How long every other value of the last key lives, in those.
+const LIFE: u64 = 30;
 
 /// One step of a client of the simulated register.
 #[derive(Clone, Debug)]
@@ -48,6 +52,17 @@ enum Bug {
 struct Register {
     value: Option<u64>,
     version: u64,
+    expires: Option<u64>,
+}
+
+impl Register {
+    /// Time goes on: a value whose time has come is absent, and swept before long.
+    fn pass(&mut self, now: u64, random: u64) {
+        if self.value.is_some() && self.expires.is_some_and(|expires| expires <= now) {
+            self.value = None;
+            self.version += random % 2;
+        }
+    }
 }
 
 /// When each step is sent, happens and is answered: one thing after the other at each client.
@@ -80,13 +95,24 @@ fn kind(step: &Step, seen: Option<u64>) -> Kind {
 fn simulate(steps: &[Step], bug: Bug) -> Vec<Operation> {
     let (mut keys, mut known) = ([Register::default(); KEYS], BTreeMap::new());
     let (mut history, mut has_lost) = (Vec::new(), false);
-    for (at, (_, id, invoked, returned)) in timeline(steps).into_iter().enumerate() {
+    for (at, (now, id, invoked, returned)) in timeline(steps).into_iter().enumerate() {
         let step = &steps[id];
         let register = &mut keys[step.key];
-        let before = *register;
         let (id, random) = (id as u64, u64::from(step.fate));
+        register.pass(now, random);
+        let before = *register;
         let kind = kind(step, known.get(&(step.client, step.key)).copied());
-        let mut happens = || act(register, kind, id, random, bug);
+        // What has expired hides some of what a bug does.
+        let may_expire = bug == Bug::None;
+        let is_mortal = may_expire && matches!(kind, Kind::Put(_)) && step.key == KEYS - 1 && id.is_multiple_of(2);
+        let lives = is_mortal.then_some(LIFE);
+        let mut happens = || {
+            let outcome = act(register, kind, id, random, bug);
+            if register.value == Some(id) {
+                register.expires = lives.map(|lives| now + lives);
+            }
+            outcome
+        };
         let outcome = match step.fate % 16 {
             0 => {
                 happens();
@@ -99,16 +125,19 @@ fn simulate(steps: &[Step], bug: Bug) -> Vec<Operation> {
         if let Outcome::Read { version, .. } = outcome {
             known.insert((step.client, step.key), version);
         }
-        history.push(Operation { id, client: 0, key: step.key.to_string(), kind, invoked, returned, outcome });
+        let (key, lives) = (step.key.to_string(), lives.map(|lives| lives * UNIT));
+        let (invoked, returned) = (invoked * UNIT, returned * UNIT);
+        history.push(Operation { id, client: 0, key, kind, lives, invoked, returned, outcome });
         if bug == Bug::Loses && matches!(outcome, Outcome::Written(_)) && !has_lost && at * 2 > steps.len() {
             (*register, has_lost) = (before, true);
         }
     }
-    let end = history.iter().map(|operation| operation.returned).max().unwrap_or(0) + 1_000;
+    let end = history.iter().map(|operation| operation.returned).max().unwrap_or(0) + 1_000 * UNIT;
     for (key, register) in keys.iter_mut().enumerate() {
         let (id, kind) = ((steps.len() + key) as u64, Kind::Get);
-        let outcome = act(register, kind, id, 1, Bug::None);
-        history.push(Operation { id, client: 0, key: key.to_string(), kind, invoked: end, returned: end, outcome });
+        register.pass(end, 1);
+        let (key, lives, outcome) = (key.to_string(), None, act(register, kind, id, 1, Bug::None));
+        history.push(Operation { id, client: 0, key, kind, lives, invoked: end, returned: end, outcome });
     }
     history
 }

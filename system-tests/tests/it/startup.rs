@@ -41,7 +41,7 @@ async fn a_second_node_with_the_same_id_is_refused_and_says_so() {
     let first = cluster.node("node-1").await.unwrap();
     let mut second = cluster.new_node("node-1");
     second.start().await;
-    let line = second.log_line("is beating from").await;
+    let line = second.log_line("beats from").await;
     assert!(line.contains("node_conflict") && line.contains(&first.address), "{line}");
 
     let body = serde_json::json!({

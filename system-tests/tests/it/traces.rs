@@ -211,7 +211,7 @@ async fn without_the_setting_nothing_is_sent_whatever_else_the_environment_says(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_inside_a_node_is_logged_there_under_the_id_that_the_client_is_told() {
-    let cluster = with_a_cold_key(&[("LOG_LEVEL", "info,cairn_node::link_service=debug")]).await;
+    let cluster = with_a_cold_key(&[("LOG_LEVEL", "info,cairn_node::doors::link=debug")]).await;
     cluster.store().set(Mode::Failing);
     let failed = "object_store_unavailable";
     let untraced = cluster.client.get_key(cluster.url(), KEY).await;

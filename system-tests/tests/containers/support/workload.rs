@@ -221,7 +221,7 @@ impl Shared {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let invoked = self.now();
         let Answer { outcome, failure } = entry.perform(id, &key, kind, "").await;
-        let operation = Operation { id, client, key, kind, invoked, returned: self.now(), outcome };
+        let operation = Operation { id, client, key, kind, lives: None, invoked, returned: self.now(), outcome };
         if matches!(outcome, Outcome::Written(_)) {
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cairn_api_spec::cluster::NodeState;
 
 use super::{CHAIN, DEFAULTS, ONE_COPY, QUORUM, Settings, THREE_COPIES, TWO_COPIES};
-use crate::support::{Cluster, PATIENCE, Scenario, Setup, Through, eventually, followed_by, led_by};
+use crate::support::{Cluster, PATIENCE, Scenario, Setup, Through, Writes, eventually, followed_by, led_by};
 
 async fn a_primary_is_killed(name: &str, master: Settings) {
     let mut run = Scenario::start(name, Setup { master, ..Setup::default() }, led_by("node-1")).await;
@@ -49,7 +49,7 @@ async fn what_a_quorum_had_is_there_after_the_primary_was_killed() {
 async fn users_of_the_sdk_lose_nothing_with_a_killed_primary() {
     let cluster = Cluster::start(Setup { master: TWO_COPIES, ..Setup::default() }).await;
     let name = "primary killed, SDK";
-    let mut run = Scenario::start_through(name, cluster, Through::Sdk, "", led_by("node-1")).await;
+    let mut run = Scenario::start_through(name, cluster, Through::Sdk, Writes::default(), led_by("node-1")).await;
     run.cluster.nodes[0].kill();
     run.struck().await;
     run.cluster.restart_node(0).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TWO_COPIES;
-use crate::support::{Cluster, Scenario, Setup, SyncErrors, Through, led_by, needs_root};
+use crate::support::{BrokenDisk, Cluster, Scenario, Setup, Through, Writes, led_by, needs_root};
 
 const BROKEN: Duration = Duration::from_secs(6);
 
@@ -18,7 +18,7 @@ async fn a_node_with_a_full_disk_loses_no_answered_write_and_goes_on_when_it_has
     cluster.restart_node(0).await;
     cluster.settled().await;
     let through = Through::MasterAndOwners;
-    let mut run = Scenario::start_through("disk full", cluster, through, "", led_by("node-1")).await;
+    let mut run = Scenario::start_through("disk full", cluster, through, Writes::default(), led_by("node-1")).await;
     run.cluster.small_disk().fill();
     run.struck().await;
     tokio::time::sleep(BROKEN).await;
@@ -30,9 +30,10 @@ async fn a_node_with_a_full_disk_loses_no_answered_write_and_goes_on_when_it_has
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_cannot_be_synced_loses_no_answered_write() {
     let cluster = Cluster::start(Setup { master: TWO_COPIES, ..Setup::default() }).await;
-    let (through, query) = (Through::MasterAndOwners, "?durability=fsync");
-    let mut run = Scenario::start_through("fsync fails", cluster, through, query, led_by("node-1")).await;
-    let Some(errors) = SyncErrors::of(run.cluster.nodes[0].pid()) else { return };
+    let writes = Writes { durabilities: &["fsync"], ..Writes::default() };
+    let through = Through::MasterAndOwners;
+    let mut run = Scenario::start_through("fsync fails", cluster, through, writes, led_by("node-1")).await;
+    let Some(errors) = BrokenDisk::syncs_fail(run.cluster.nodes[0].pid()) else { return };
     run.struck().await;
     tokio::time::sleep(BROKEN).await;
     drop(errors);

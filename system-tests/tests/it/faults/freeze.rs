@@ -16,6 +16,12 @@ async fn a_primary_is_frozen(name: &str, master: Settings) {
 /// A primary stands still until others have taken over, while some go on to believe in it: they would notice if it
 /// answered from the past.
 pub(super) async fn freeze(run: &mut Scenario) {
+    freeze_for_a_while(run).await;
+    run.healed().await;
+}
+
+/// The same, without waiting for the end of it.
+pub(super) async fn freeze_for_a_while(run: &mut Scenario) {
     let old_primary = run.cluster.node_url(0).to_owned();
     run.load.ask_only(&old_primary);
     let thaw = tokio::time::Instant::now() + FROZEN;
@@ -23,7 +29,6 @@ pub(super) async fn freeze(run: &mut Scenario) {
     run.struck().await;
     tokio::time::sleep_until(thaw).await;
     run.cluster.nodes[0].thaw();
-    run.healed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ mod crash;
 mod disk;
 mod freeze;
 mod membership;
+mod mixed;
 mod network;
 mod planted;
 mod rolling;

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::DEFAULTS;
-use crate::support::{Client, Cluster, PATIENCE, Scenario, Setup, Through, eventually, pipeline};
+use crate::support::{Client, Cluster, PATIENCE, Scenario, Setup, Through, Writes, eventually, pipeline};
 
 const KEYS: usize = 100_000;
 const READERS: usize = 12;
@@ -101,7 +101,8 @@ async fn of_100_000_keys_none_is_missing_for_a_moment_while_one_node_joins_and_a
     let cluster = Cluster::start(Setup { master: DEFAULTS, ..Setup::default() }).await;
     fill(&cluster).await;
     let through = Through::MasterAndOwners;
-    let mut run = Scenario::start_through("100000 keys, join and leave", cluster, through, "", |_| true).await;
+    let mut run =
+        Scenario::start_through("100000 keys, join and leave", cluster, through, Writes::default(), |_| true).await;
     let readers = Readers::start(run.cluster.url());
     tokio::time::sleep(Duration::from_secs(5)).await;
     let began = Instant::now();

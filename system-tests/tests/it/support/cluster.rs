@@ -120,8 +120,10 @@ impl Cluster {
             ("HEARTBEAT_INTERVAL", "250ms".to_owned()),
             ("ROUTER_ADDR", self.master_url.clone()),
             ("NODE_ID", node_id.to_owned()),
+            // Tests wait for uploads.
+            ("UPLOAD_LINGER", "250ms".to_owned()),
         ];
-        environment.extend(self.store.iter().flat_map(ObjectStore::environment));
+        environment.extend(self.store.iter().flat_map(|store| store.environment(node_id)));
         let directory = tempfile::Builder::new().prefix(node_id).tempdir_in(self.directory.path()).unwrap().keep();
         let mut node = Server::new(node_id, "cairn-node", &directory, &environment);
         self.setup.node.iter().for_each(|(name, value)| node.set(name, value));
@@ -140,6 +142,20 @@ impl Cluster {
         self.nodes.push(node);
         self.settle_node(index).await;
         index
+    }
+
+    /// Starts one more node, whose wall clock is off by `offset`; returns before the cluster knows it. `None`, said on
+    /// stderr, where clocks cannot be set.
+    pub(crate) async fn add_node_with_clock(&mut self, offset: &str) -> Option<usize> {
+        let index = self.nodes.len();
+        let mut node = self.new_node(&format!("node-{}", index + 1));
+        if !node.set_clock(offset) {
+            return None;
+        }
+        let address = node.start().await;
+        self.node_urls.push(format!("http://{address}"));
+        self.nodes.push(node);
+        Some(index)
     }
 
     /// Learns the addresses that a new node took, and makes them its own.
@@ -184,6 +200,15 @@ impl Cluster {
 
     /// Waits until every partition has as many in-sync copies as there are to be, nothing moves, and nothing waits.
     pub(crate) async fn settled(&self) {
+        self.whole(|stats| stats.replication_pending == 0).await;
+    }
+
+    /// The same under a load, of which there is always something under way: nothing waits for long.
+    pub(crate) async fn settled_under_load(&self) {
+        self.whole(|stats| stats.replication_lag_ms < 1_000).await;
+    }
+
+    async fn whole(&self, is_quiet: impl Fn(&NodeStats) -> bool) {
         self.ready().await;
         let running = self.nodes.iter().filter(|node| node.is_running()).count();
         eventually("every copy is in sync", PATIENCE * 3, async || {
@@ -195,8 +220,12 @@ impl Cluster {
             if let Some(other) = ring.partitions.iter().find(|partition| !is_settled(partition)) {
                 return Err(format!("{copies} copies are wanted: {other:?}"));
             }
-            let waiting: u64 = self.all_stats().await.iter().map(|stats| stats.replication_pending).sum();
-            if waiting == 0 { Ok(()) } else { Err(format!("{waiting} writes wait")) }
+            match self.all_stats().await.iter().find(|stats| !is_quiet(stats)) {
+                None => Ok(()),
+                Some(NodeStats { replication_pending, replication_lag_ms, .. }) => {
+                    Err(format!("{replication_pending} writes wait, one of them for {replication_lag_ms} ms"))
+                }
+            }
         })
         .await;
         self.ready().await;
@@ -255,6 +284,51 @@ impl Cluster {
     /// Where a key is.
     pub(crate) async fn owner(&self, key: &str) -> usize {
         self.owners([key]).await[0]
+    }
+
+    /// The first `count` keys (`key 0`, `key 1`, ...) of the partitions that `is_meant` says.
+    pub(crate) async fn keys_in(&self, count: usize, is_meant: impl Fn(&Partition) -> bool) -> Vec<String> {
+        let ring = self.ring().await;
+        let is_meant = |key: &String| {
+            let name = EntryName::new(&Bucket::default(), key).unwrap();
+            is_meant(&ring.partitions[name.partition(ring.partition_count) as usize])
+        };
+        (0..100_000).map(|number| format!("key {number}")).filter(is_meant).take(count).collect()
+    }
+
+    /// Stores a value through the master, again and again until it is stored.
+    pub(crate) async fn put(&self, key: &str, query: &str, value: &str) {
+        eventually(key, PATIENCE, async || {
+            let reply = self.client.put_key(&self.master_url, key, query, value.to_owned()).await;
+            if reply.is_stored() { Ok(()) } else { Err(reply.text()) }
+        })
+        .await;
+    }
+
+    /// Reads a key through the master, again and again until there is an answer other than 503 and 504.
+    pub(crate) async fn get(&self, key: &str) -> Reply {
+        eventually(key, PATIENCE, async || {
+            let reply = self.client.get_key(&self.master_url, key).await;
+            if matches!(reply.status, 503 | 504) { Err(reply.text()) } else { Ok(reply) }
+        })
+        .await
+    }
+
+    /// A sample of a node's metrics, without labels.
+    pub(crate) async fn metric(&self, index: usize, name: &str) -> f64 {
+        let metrics = self.client.get(&format!("{}/metrics", self.node_urls[index])).await.text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is not there: {metrics}")).parse().unwrap()
+    }
+
+    /// Kills all nodes, and starts them again with empty disks.
+    pub(crate) async fn lose_all_disks(&mut self) {
+        self.nodes.iter_mut().for_each(Server::kill);
+        for index in 0..self.nodes.len() {
+            self.wipe_node(index);
+            self.nodes[index].spawn();
+        }
+        self.ready().await;
     }
 
     /// Starts a stopped node again, at the address that it had.

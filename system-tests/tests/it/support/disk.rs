@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
 /// A directory with a bound on its bytes: a file system in memory.
 pub(crate) struct SmallDisk(PathBuf);
 
@@ -57,15 +59,42 @@ pub(crate) fn copy_directory(from: &Path, to: &Path) {
     }
 }
 
-/// As long as this lives, a process is told that its disk failed whenever it wants to be sure of a write.
-pub(crate) struct SyncErrors(Child);
+/// As long as this lives, a process does not get from its disk what it asks for.
+pub(crate) struct BrokenDisk(Child);
 
-impl SyncErrors {
-    /// `None`, said on stderr, where there is no strace.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
+/// What a database asks of its disk to write, and to read.
+const WRITES: &str = "pwrite64,fsync,fdatasync,ftruncate";
+const SYNCS: &str = "fsync,fdatasync";
+const READS: &str = "pread64";
+/// Longer than any test.
+const HANGING: &str = "delay_enter=300s";
+
+impl BrokenDisk {
+    /// Whenever the process wants to be sure of a write, it is told that the disk failed. Like all of these, `None`, said
+    /// on stderr, where there is no strace.
+    pub(crate) fn syncs_fail(pid: u32) -> Option<Self> {
+        Self::inject(pid, SYNCS, "error=EIO")
+    }
+
+    /// No write succeeds.
+    pub(crate) fn writes_fail(pid: u32) -> Option<Self> {
+        Self::inject(pid, WRITES, "error=EIO")
+    }
+
+    /// No write ends.
+    pub(crate) fn writes_hang(pid: u32) -> Option<Self> {
+        Self::inject(pid, WRITES, HANGING)
+    }
+
+    /// No read ends.
+    pub(crate) fn reads_hang(pid: u32) -> Option<Self> {
+        Self::inject(pid, READS, HANGING)
+    }
+
+    fn inject(pid: u32, calls: &str, fault: &str) -> Option<Self> {
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
-        strace.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &pid.to_string()]);
+        strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+        strace.args(["-e", &format!("inject={calls}:{fault}"), "-p", &pid.to_string()]);
         let started = strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = match started {
             Ok(child) => child,
@@ -81,10 +110,32 @@ impl SyncErrors {
     }
 }
 
-impl Drop for SyncErrors {
+impl Drop for BrokenDisk {
     fn drop(&mut self) {
         // The kernel lets the process go when its tracer ends.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Changes some bytes of a value where a stopped node's disk has it, as a bad sector or cable does.
+pub(crate) async fn rot(directory: &Path, value: &[u8]) {
+    let file = directory.join("data.sqlite");
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&file)).await.unwrap();
+    // The log has checksums of its own, and would be left out as a whole.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let places: Vec<usize> = places_of(&bytes, value).collect();
+    assert!(!places.is_empty(), "the value is not in {}", file.display());
+    for place in places {
+        let middle = place + value.len() / 2;
+        bytes[middle..middle + 4].iter_mut().for_each(|byte| *byte ^= 0x20);
+    }
+    fs::write(&file, bytes).unwrap();
+}
+
+/// Where `part` begins in `all`.
+fn places_of<'a>(all: &'a [u8], part: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    all.windows(part.len()).enumerate().filter(move |(_, window)| *window == part).map(|(at, _)| at)
 }

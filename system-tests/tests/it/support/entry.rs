@@ -146,9 +146,8 @@ fn read_reply(reply: &Reply, kind: Kind) -> Answer {
             match code {
                 "not_owner" | "no_nodes" | "partition_offline" | "below_min_in_sync" | "overloaded"
                 | "storage_full" | "rate_limited" => failed(Outcome::Refused, code),
-                "outcome_unknown" | "shutting_down" | "object_store_unavailable" | "internal" => {
-                    failed(Outcome::Unknown, code)
-                }
+                "outcome_unknown" | "shutting_down" | "object_store_unavailable" => failed(Outcome::Unknown, code),
+                "internal" => failed(Outcome::Unknown, &format!("internal: {}", problem["detail"])),
                 _ => panic!("{kind:?}: {reply:?}"),
             }
         }

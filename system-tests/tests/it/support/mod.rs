@@ -1,5 +1,6 @@
 //! A cluster of processes, and what tests ask of it.
 
+mod bucket_faults;
 mod client;
 mod cluster;
 mod disk;
@@ -18,9 +19,10 @@ mod workload;
 use std::time::Duration;
 
 pub(crate) use self::{
+    bucket_faults::{Fate, Fault, Requests},
     client::{Client, Reply, key_url, sends_problem},
     cluster::{Cluster, Setup},
-    disk::{SmallDisk, SyncErrors, copy_directory},
+    disk::{BrokenDisk, SmallDisk, copy_directory, rot},
     load::Load,
     network::{Network, needs_root},
     object_store::{Mode, ObjectStore},
@@ -29,7 +31,7 @@ pub(crate) use self::{
     raw::send_raw,
     scenario::{Scenario, followed_by, led_by},
     unicode::unicode_data,
-    workload::{Through, Workload},
+    workload::{Through, Workload, Writes},
 };
 
 /// How long a test waits for what must happen.

@@ -62,6 +62,21 @@ impl Server {
         binary.clone_into(&mut self.binary);
     }
 
+    /// Sets the wall clock of the process, from its next start on, ahead or behind (`+1h`, `-90s`); clocks that measure
+    /// time stay true. `false`, said on stderr, where there is no libfaketime.
+    pub(crate) fn set_clock(&mut self, offset: &str) -> bool {
+        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+        if !Path::new(&library).exists() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{library} is not there; install faketime");
+            eprintln!("SKIPPED: {library} is not there; install Debian's faketime to run this test");
+            return false;
+        }
+        self.set("LD_PRELOAD", &library);
+        self.set("FAKETIME", &offset);
+        self.set("FAKETIME_DONT_FAKE_MONOTONIC", &1);
+        true
+    }
+
     /// Starts the process without waiting for anything.
     pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
@@ -173,6 +188,18 @@ impl Server {
         self.child.as_ref().map(Child::id).unwrap()
     }
 
+    /// How many files and sockets the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// How much memory the process has, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Waits for the end of a process that ends by itself, or was told to.
     pub(crate) async fn ended(&mut self) -> Ended {
         let (began, what) = (Instant::now(), format!("{} ends", self.name));
@@ -242,7 +269,8 @@ pub(crate) fn planted_node() -> &'static Path {
         let built = escargot::CargoBuild::new()
             .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
             .bin("planted-node")
-            .features("planted-bug")
+            .features("planted-node")
+            .env("CAIRN_PLANTED_BUG", "1")
             .current_release()
             .run();
         built.unwrap_or_else(|error| panic!("the node with the bug cannot be built: {error}")).path().to_owned()

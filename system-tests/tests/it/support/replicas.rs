@@ -1,6 +1,10 @@
 //! What the disks of stopped nodes hold: in-sync copies must be the same.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use cairn_api_spec::cluster::Ring;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -47,6 +51,12 @@ pub(crate) async fn differences(ring: &Ring, directories: &BTreeMap<String, &Pat
 }
 
 fn agree(left: Option<&Held>, right: Option<&Held>) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    // Each collects tombstones in its own time, and may have died before it swept what expired.
+    let is_gone = |held: &Held| held.tombstone || held.expires_at.is_some_and(|at| at <= now);
+    if [left, right].into_iter().flatten().all(is_gone) {
+        return true;
+    }
     match (left, right) {
         (Some(left), Some(right)) => {
             let (one, other) = (left.value.as_ref(), right.value.as_ref());
@@ -54,9 +64,7 @@ fn agree(left: Option<&Held>, right: Option<&Held>) -> bool {
             let described = |held: &Held| (held.version, held.tombstone, held.expires_at, held.content_type.clone());
             same_value && described(left) == described(right)
         }
-        // Each collects tombstones in its own time.
-        (Some(held), None) | (None, Some(held)) => held.tombstone,
-        (None, None) => true,
+        _ => false,
     }
 }
 

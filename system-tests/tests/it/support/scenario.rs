@@ -19,7 +19,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use super::{
-    CONCURRENCY, Client, Cluster, Setup, Through, Workload,
+    CONCURRENCY, Client, Cluster, Setup, Through, Workload, Writes,
     entry::{Entry, Routes},
     replicas,
 };
@@ -76,14 +76,15 @@ pub(crate) struct Report {
 impl Scenario {
     /// Starts a cluster, and clients on keys of which half are in partitions that the fault will hit.
     pub(crate) async fn start(name: &str, setup: Setup, is_hit: impl Fn(&Partition) -> bool) -> Self {
-        Self::start_through(name, Cluster::start(setup).await, Through::MasterAndOwners, "", is_hit).await
+        Self::start_through(name, Cluster::start(setup).await, Through::MasterAndOwners, Writes::default(), is_hit)
+            .await
     }
 
     pub(crate) async fn start_through(
         name: &str,
         cluster: Cluster,
         through: Through,
-        query: &'static str,
+        writes: Writes,
         is_hit: impl Fn(&Partition) -> bool,
     ) -> Self {
         cluster.settled().await;
@@ -98,7 +99,7 @@ impl Scenario {
         // Where the fault hits every key, or none.
         let keys = if keys.is_empty() { [hit.clone(), spared].concat()[..KEYS].to_vec() } else { keys };
         let hit: Vec<String> = hit.into_iter().filter(|key| keys.contains(key)).collect();
-        let load = Workload::start(cluster.url(), keys, through, query).await;
+        let load = Workload::start(cluster.url(), keys, through, writes).await;
         let report = Report { scenario: name.to_owned(), ..Report::default() };
         load.progress(WARM_UP).await;
         Self { cluster, load, hit, report, struck: None, healed: None }
@@ -122,7 +123,7 @@ impl Scenario {
     /// The fault is over: waits until every partition has all its copies.
     pub(crate) async fn healed(&mut self) {
         let began = Instant::now();
-        self.cluster.settled().await;
+        self.cluster.settled_under_load().await;
         self.report.healed_seconds = Some(began.elapsed().as_secs_f64());
         self.healed = Some(self.load.now());
         self.load.progress(WARM_UP / 2).await;

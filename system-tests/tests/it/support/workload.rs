@@ -49,6 +49,15 @@ pub(crate) enum Through {
     Sdk,
 }
 
+/// What the writes of a load ask for, beside the write.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Writes {
+    /// Each asks for one of these durabilities in turn; without any, for none.
+    pub(crate) durabilities: &'static [&'static str],
+    /// Every third value lives so long.
+    pub(crate) ttl: Option<Duration>,
+}
+
 /// See the module.
 pub(crate) struct Workload {
     shared: Arc<Shared>,
@@ -62,8 +71,7 @@ struct Shared {
     next: AtomicU64,
     acknowledged: AtomicU64,
     keys: Vec<String>,
-    /// A part of a URL that every write has.
-    query: &'static str,
+    writes: Writes,
     done: Mutex<Done>,
 }
 
@@ -91,8 +99,7 @@ pub(crate) fn write_of(value: &[u8]) -> u64 {
 }
 
 impl Workload {
-    /// Begins; `query` begins with `?` when there is one.
-    pub(crate) async fn start(url: &str, keys: Vec<String>, through: Through, query: &'static str) -> Self {
+    pub(crate) async fn start(url: &str, keys: Vec<String>, through: Through, writes: Writes) -> Self {
         let client = Client::new();
         let routes = Routes::follow(client.clone(), url.to_owned()).await;
         let master = Entry::Master(client.clone(), url.to_owned());
@@ -106,7 +113,7 @@ impl Workload {
             next: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             keys,
-            query,
+            writes,
             done: Mutex::default(),
         };
         let mut load = Self { shared: Arc::new(shared), entries, clients: JoinSet::new() };
@@ -196,7 +203,7 @@ impl Workload {
     pub(crate) async fn read(&self, entry: &Entry, key: &str) -> Outcome {
         eventually(key, PATIENCE, async || match self.shared.perform(JUDGE, entry, key.to_owned(), Kind::Get).await {
             outcome @ (Outcome::Read { .. } | Outcome::Absent(_)) => Ok(outcome),
-            other => Err(format!("{other:?}")),
+            other => Err(format!("{other:?}, all failures: {:?}", self.done().failures)),
         })
         .await
     }
@@ -221,6 +228,17 @@ impl Workload {
 
 const PUT: Kind = Kind::Put(Condition::Always);
 
+impl Writes {
+    /// What the URL of a write says of this; begins with `?` unless it is empty.
+    fn query(&self, id: u64, ttl: Option<Duration>) -> String {
+        let count = self.durabilities.len().max(1) as u64;
+        let durability = self.durabilities.get((id % count) as usize).map(|name| format!("durability={name}"));
+        let ttl = ttl.map(|ttl| format!("ttl={}ms", ttl.as_millis()));
+        let parts: Vec<String> = durability.into_iter().chain(ttl).collect();
+        if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+    }
+}
+
 impl Shared {
     fn now(&self) -> u64 {
         self.began.elapsed().as_micros() as u64
@@ -228,9 +246,12 @@ impl Shared {
 
     async fn perform(&self, client: u32, entry: &Entry, key: String, kind: Kind) -> Outcome {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let ttl = self.writes.ttl.filter(|_| matches!(kind, Kind::Put(_)) && id.is_multiple_of(3));
+        let query = self.writes.query(id, ttl);
         let invoked = self.now();
-        let Answer { outcome, failure } = entry.perform(id, &key, kind, self.query).await;
-        let operation = Operation { id, client, key, kind, invoked, returned: self.now(), outcome };
+        let Answer { outcome, failure } = entry.perform(id, &key, kind, &query).await;
+        let lives = ttl.map(|ttl| ttl.as_micros() as u64);
+        let operation = Operation { id, client, key, kind, lives, invoked, returned: self.now(), outcome };
         if matches!(outcome, Outcome::Written(_)) {
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
