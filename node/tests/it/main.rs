@@ -44,6 +44,19 @@ async fn of_many_who_create_a_key_at_the_same_time_one_succeeds() {
 }
 
 #[tokio::test]
+async fn rows_that_several_read_at_the_same_time_are_found_by_all_of_them() {
+    // The engine reads a row a second time when it changed while the first read waited.
+    let store = TestStore::open(1).await;
+    store.run(put("key", "value")).await.unwrap();
+    let name = get("key").name;
+    let reads = (0..200).map(|_| store.driver.disk.load(name.as_bytes().clone(), true));
+    for (number, row) in futures_util::future::join_all(reads).await.into_iter().enumerate() {
+        let value = row.unwrap().and_then(|row| row.value);
+        assert_eq!(value.as_deref(), Some(&b"value"[..]), "read {number}");
+    }
+}
+
+#[tokio::test]
 async fn no_increment_is_lost_when_all_are_conditional() {
     // Memory for one entry: nearly every decision needs a look at the disk.
     let store = Arc::new(TestStore::open(1).await);

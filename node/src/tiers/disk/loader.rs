@@ -76,8 +76,9 @@ async fn run(mut connection: SqliteConnection, shared: Arc<Shared>) {
         let result = fetch(&mut connection, batch.iter().map(|load| &load.name), with_value).await;
         match result {
             // A caller that went away wants no answer.
-            Ok(mut rows) => batch.into_iter().for_each(|load| {
-                let _ = load.reply.send(Ok(rows.remove(&load.name)));
+            // Cloned, since several of them may ask for the same row.
+            Ok(rows) => batch.into_iter().for_each(|load| {
+                let _ = load.reply.send(Ok(rows.get(&load.name).cloned()));
             }),
             Err(error) => {
                 let error = NodeError::from(error);
