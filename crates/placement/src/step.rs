@@ -7,7 +7,7 @@
 //! |---|---|
 //! | there is no primary, and a node can take it | assigned |
 //! | the primary is gone, and an in-sync replica answers | promoted |
-//! | the primary or the last in-sync replica was restarted, and nobody else has the data | resumed |
+//! | the primary or the last in-sync replica was restarted, and nobody else who may answer has the data | resumed |
 //! | every in-sync copy is lost: removed by force, or its data are gone | reassigned |
 //! | an in-sync replica was removed by force, or lost its data | replica lost |
 //! | of a quorum too few are left to tell the primary everything, and enough others were restarted | resumed |
@@ -153,7 +153,9 @@ impl View<'_> {
             return alive.first().map(|next| self.promote(current, next));
         }
         if matches!(self.holder(primary), Holder::Restarted { .. }) {
-            return Some(self.resume(current, vec![primary.to_owned()]));
+            // A process that is merely silent still has what memory alone held.
+            let may_answer = current.in_sync.iter().any(|node| self.holder(node) == Holder::Silent);
+            return (!may_answer).then(|| self.resume(current, vec![primary.to_owned()]));
         }
         let mut back =
             self.in_order(current, |holder| matches!(holder, Holder::Alive | Holder::Restarted { settled: true }));

@@ -299,7 +299,11 @@ impl Ownership {
                 if inner.held.get(&partition).is_some_and(|held| held.generation == generation) {
                     let strangers = change.strangers.clone();
                     self.spawn(inner, partition, move |this, partition| async move {
-                        if merges { this.merge(partition, generation, &strangers).await } else { this.resume(partition).await }
+                        if merges {
+                            this.merge(partition, generation, &strangers).await
+                        } else {
+                            this.resume(partition).await
+                        }
                     });
                     return;
                 }

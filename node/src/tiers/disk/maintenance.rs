@@ -7,7 +7,11 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, Row as _, SqliteConnection};
 use tokio::sync::oneshot;
 
-use super::{Disk, Row, queue::{Job, Task}, writer};
+use super::{
+    Disk, Row,
+    queue::{Job, Task},
+    writer,
+};
 use crate::{clock, error::NodeError};
 
 /// Rows of a dropped partition removed by one transaction.
