@@ -5,6 +5,8 @@ Every server is pinned to one core and wrk to another. All servers stay up; each
 that a machine which drifts drifts for all of them, and a case counts with the median of its rounds. Data lives under
 target/bench, on the disk the checkout is on, because an fsync on a memory file system would compare nothing.
 
+With `--against BINARY` it compares two builds of Cairn, case by case, and nothing else.
+
 `make bench` calls this; RUNS, DURATION and WARMUP (seconds) come from the environment or as flags.
 """
 
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 
@@ -147,6 +149,9 @@ RATIOS = [
     Ratio("PUT disk, two copies / one", PUT_DISK_TWO, PUT_DISK_ONE, 0.5),
 ]
 
+# Before the name of each case of the other build; what counts as no slower.
+OTHER, NO_SLOWER = "other build: ", 0.95
+
 
 # Processes ---------------------------------------------------------------------------------------------------------
 
@@ -246,8 +251,9 @@ def check_requirements(arguments):
         raise BenchError(f"missing Debian packages: {' '.join(missing)} (apt-get install {' '.join(missing)})")
     if not {int(SERVER_CORE), int(LOAD_CORE)} <= os.sched_getaffinity(0):
         raise BenchError("needs processor cores 0 and 1: one for the servers, one for the load")
-    if not arguments.peers_only and not os.access(arguments.cairn, os.X_OK):
-        raise BenchError(f"{arguments.cairn} is missing: cargo build --release, or `make bench`")
+    for binary in () if arguments.peers_only else filter(None, (arguments.cairn, arguments.against)):
+        if not os.access(binary, os.X_OK):
+            raise BenchError(f"{binary} is missing: cargo build --release, or `make bench`")
 
 
 def is_free(port):
@@ -406,18 +412,30 @@ def copies_cases(port, get, put_memory, put_disk):
     ]
 
 
+def start_build(servers, binary, name):
+    """The three clusters of one build: its cases, and the port of the first one's node."""
+    master, node = start_cairn(servers, binary, name, 1, 1)
+    cases = cairn_cases(master, node)
+    one, _ = start_cairn(servers, binary, f"{name}-one-copy", 2, 1)
+    cases += copies_cases(one, GET_ONE, PUT_MEMORY_ONE, PUT_DISK_ONE)
+    two, _ = start_cairn(servers, binary, f"{name}-two-copies", 2, 2)
+    cases += copies_cases(two, GET_TWO, PUT_MEMORY_TWO, PUT_DISK_TWO)
+    return cases, node
+
+
 def start_all(servers, arguments):
-    """Every server, and the cases in the order of a round: peers and ours by turns."""
+    """Every server, and the cases in the order of a round: peers and ours, or two builds, by turns."""
+    if arguments.against:
+        ours, _ = start_build(servers, arguments.cairn, "cairn")
+        others, _ = start_build(servers, arguments.against, "other")
+        others = [replace(case, name=OTHER + case.name, ours=False) for case in others]
+        return [case for pair in zip(ours, others) for case in pair]
     floor, cases = start_peers(servers)
     upstream, ready = floor, "/"
     if not arguments.peers_only:
-        master, node = start_cairn(servers, arguments.cairn, "cairn", 1, 1)
-        cases += cairn_cases(master, node)
-        one, _ = start_cairn(servers, arguments.cairn, "one-copy", 2, 1)
-        cases += copies_cases(one, GET_ONE, PUT_MEMORY_ONE, PUT_DISK_ONE)
-        two, _ = start_cairn(servers, arguments.cairn, "two-copies", 2, 2)
-        cases += copies_cases(two, GET_TWO, PUT_MEMORY_TWO, PUT_DISK_TWO)
-        upstream, ready = node, "/health/live"
+        ours, upstream = start_build(servers, arguments.cairn, "cairn")
+        cases += ours
+        ready = "/health/live"
     cases += proxy_cases(start_nginx(servers, "nginx-proxy", NGINX_PROXY, ready, upstream=upstream))
     groups = ["GET", "PUT memory", "PUT disk", "PUT fsync"]
     return sorted(cases, key=lambda case: groups.index(case.group))
@@ -475,8 +493,9 @@ def check_hit(case):
 def measure(servers, cases, arguments):
     by_name = {case.name: case for case in cases}
     for name in (PUT_EVERYSEC, PUT_ALWAYS, PUT_DISK_NODE, PUT_DISK_ONE, PUT_DISK_TWO):
-        if name in by_name:
-            preload(by_name[name])
+        for case in (by_name.get(name), by_name.get(OTHER + name)):
+            if case:
+                preload(case)
     for case in cases:
         if case.method == "GET":
             check_hit(case)
@@ -505,12 +524,13 @@ CASE_HEADER = ("group", "case", "requests/s", "p50 ms", "p99 ms", "server CPU", 
 def ratio_rows(cases):
     by_name = {case.name: case for case in cases}
     rows = []
-    for ratio in RATIOS:
+    builds = [Ratio(f"{name}, this build / other", name, OTHER + name, NO_SLOWER) for name in by_name]
+    for ratio in RATIOS + builds:
         if ratio.case in by_name and ratio.peer in by_name:
             ours, peer = by_name[ratio.case], by_name[ratio.peer]
             value, per_cpu = ours.rate / peer.rate, ours.rate_per_cpu / peer.rate_per_cpu
             verdict = "met" if value >= ratio.target else "missed"
-            rows.append((ratio.name, f"{value:.2f}", f"≥ {ratio.target:.1f}", verdict, f"{per_cpu:.2f}"))
+            rows.append((ratio.name, f"{value:.2f}", f"≥ {ratio.target:g}", verdict, f"{per_cpu:.2f}"))
     return rows
 
 
@@ -642,6 +662,7 @@ def parse_arguments():
         text = f"{meaning} (or {name.upper()} in the environment, default {default})"
         parser.add_argument(f"--{name}", type=at_least_one, default=chosen, help=text)
     parser.add_argument("--cairn", type=Path, default=ROOT / "target/release/cairn", help="the binary to measure")
+    parser.add_argument("--against", type=Path, metavar="BINARY", help="another build, to compare it with instead of peers")
     parser.add_argument("--peers-only", action="store_true", help="without Cairn; nginx forwards to nginx")
     return parser.parse_args()
 
