@@ -149,8 +149,9 @@ impl Controller {
 
     async fn catch_up(&self, state: &mut State) -> Result<(), StoreError> {
         if state.map.is_behind().await? {
-            state.map.reload().await?;
+            // The map goes last: it is behind until both are read.
             self.cluster.registry.reload(self.clock.now()).await?;
+            state.map.reload().await?;
         }
         Ok(())
     }

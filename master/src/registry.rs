@@ -91,10 +91,11 @@ impl Registry {
         members.iter().filter(|(_, member)| member.is_alive(self.patience, now)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether the clock of any node that is there agrees with the master's. Otherwise it is the master's that is wrong, and no
-    /// node is to be judged by it.
+    /// Whether the clock of any node that is there, and has told its offset, agrees with the master's. Otherwise it is the
+    /// master's that is wrong, and no node is to be judged by it.
     pub fn any_clock_agrees(&self, now: Duration) -> bool {
-        self.lock().values().any(|member| member.is_alive(self.patience, now) && !member.is_clock_off())
+        let agrees = |member: &Member| member.clock_offset_ms.is_some() && !member.is_clock_off();
+        self.lock().values().any(|member| member.is_alive(self.patience, now) && agrees(member))
     }
 
     /// Wakes when a node was heard again or is about to stop. Changes of registrations are changes of the store.

@@ -53,6 +53,8 @@ impl From<sqlx::Error> for NodeError {
             sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_FULL) => {
                 Self::Tier(TierError::Full)
             }
+            // Other reads have all connections, which says nothing about the disk.
+            sqlx::Error::PoolTimedOut => Self::Tier(TierError::Overloaded),
             _ => Self::Tier(TierError::Disk(error.to_string())),
         }
     }

@@ -157,7 +157,7 @@ fn serve_http(
     let max_value_bytes = config.store_settings().max_value_bytes;
     let budget = Budget::new(config.common.body_memory);
     serve(listener, options, stop.clone(), move || {
-        let api = NodeApi::new(node.clone(), state.driver.clone(), max_value_bytes, budget.clone());
+        let api = NodeApi::new(node.clone(), state.driver.clone(), max_value_bytes);
         let keys = cairn_data_api::Shared::new(Arc::new(api), budget.clone());
         http::app(state.clone(), keys, edge.clone())
     })

@@ -21,7 +21,8 @@ use cairn_server_kit::http::trace_of;
 use crate::{
     Shared,
     docs::{BatchErrors, BatchIdempotency},
-    document, reply,
+    document::{self, Document},
+    reply,
     request::{self, Query, invalid},
 };
 
@@ -67,7 +68,8 @@ async fn execute(request: &HttpRequest, shared: &Shared, payload: Payload) -> Re
         let limit = MAX_BATCH_IDEMPOTENCY_KEY_BYTES;
         return Err(invalid(format!("the Idempotency-Key of a batch has at most {limit} characters")));
     }
-    let batch: Batch = document::read(request, &shared.budget, payload, MAX_BATCH_BYTES).await?;
+    let document: Document<Batch> = document::read(request, &shared.budget, payload, MAX_BATCH_BYTES).await?;
+    let batch = document.content;
 
     let mut keys = Vec::with_capacity(batch.operations.len());
     let mut operations = Vec::with_capacity(batch.operations.len());
@@ -83,12 +85,24 @@ async fn execute(request: &HttpRequest, shared: &Shared, payload: Payload) -> Re
         }
     }
 
-    let mut executed = shared.api.batch(operations).await.into_iter();
+    let executed = shared.api.batch(operations).await;
+    drop(document.body);
+    let mut held = shared.budget.hold();
+    held.grow(executed.iter().map(rendered_bytes).sum()).await?;
+    let mut executed = executed.into_iter();
     let results = keys.into_iter().zip(refused).map(|(key, refused)| {
         let missing = || Err(ApiError::new(ErrorCode::Internal, "the operation has no result"));
         result(key, refused.map_or_else(|| executed.next().unwrap_or_else(missing), Err))
     });
-    Ok(HttpResponse::Ok().json(BatchResults { results: results.collect() }))
+    reply::large_json(held, &BatchResults { results: results.collect() })
+}
+
+/// What a value takes in the answer, at most.
+fn rendered_bytes(result: &Result<Outcome, ApiError>) -> usize {
+    match result {
+        Ok(Outcome::Found { value: Some(value), .. }) => value.len() / 3 * 4,
+        _ => 0,
+    }
 }
 
 /// The operation at `index` of a batch that was sent under `batch_key`.

@@ -15,7 +15,8 @@ use cairn_api_spec::{
 use crate::{
     Shared,
     docs::{BucketQuery, Conditions, DurabilityQuery, Idempotency, IncrementErrors, KeyPath},
-    document, reply,
+    document::{self, Document},
+    reply,
     request::{self, Query},
 };
 
@@ -47,7 +48,8 @@ async fn increment(request: &HttpRequest, shared: &Shared, payload: Payload) -> 
     let name = request::name(request, &query, "/counters/")?;
     let (condition, durability) = (request::condition(request)?, query.durability()?);
     let idempotency_key = request::idempotency_key(request)?;
-    let body: data::Increment = document::read(request, &shared.budget, payload, document::ENVELOPE_BYTES).await?;
+    let Document { content: body, .. }: Document<data::Increment> =
+        document::read(request, &shared.budget, payload, document::ENVELOPE_BYTES).await?;
 
     let ttl = body.ttl.as_ref().map(TtlField::parse).transpose()?;
     let action = Action::Increment { delta: body.delta, ttl, durability };

@@ -5,9 +5,10 @@ use actix_web::{
     web::{Data, Payload},
 };
 use cairn_api_spec::{
-    ApiError, Operation,
+    ApiError, Operation, Outcome,
     operation::{Action, Put},
 };
+use cairn_server_kit::http::UNCOUNTED;
 
 use crate::{
     Reply, Shared,
@@ -150,7 +151,13 @@ async fn read(request: &HttpRequest, shared: &Shared, action: Action) -> Result<
     let mut operation = Operation::new(request::name(request, &query, PREFIX)?, request::condition(request)?, action);
     operation.consistency = query.consistency()?;
     request::trace(request, &mut operation);
-    let reply = shared.api.execute(operation).await?;
+    let mut reply = shared.api.execute(operation).await?;
+    // A value that is being sent is in memory whatever the memory tier drops meanwhile.
+    if let Outcome::Found { value: Some(value), .. } = &mut reply.outcome
+        && value.len() > UNCOUNTED
+    {
+        *value = shared.budget.count(std::mem::take(value)).await?;
+    }
     request::describe(request, &reply);
     Ok(reply)
 }

@@ -17,7 +17,8 @@ use cairn_api_spec::{
 use crate::{
     Shared,
     docs::{BucketQuery, Conditions, DurabilityQuery, Idempotency, PutErrors},
-    document, reply,
+    document::{self, Document},
+    reply,
     request::{self, Query},
     upload,
 };
@@ -58,7 +59,8 @@ async fn post(request: &HttpRequest, shared: &Shared, payload: Payload) -> Resul
     let idempotency_key = request::idempotency_key(request)?;
     let max = shared.api.max_value_bytes();
     let limit = max.saturating_add(max / 3).saturating_add(document::ENVELOPE_BYTES);
-    let body: PostKey = document::read(request, &shared.budget, payload, limit).await?;
+    let document: Document<PostKey> = document::read(request, &shared.budget, payload, limit).await?;
+    let body = document.content;
 
     let name = EntryName::new(&bucket, &body.key)?;
     let ttl = body.ttl.as_ref().map(TtlField::parse).transpose()?;
@@ -68,6 +70,7 @@ async fn post(request: &HttpRequest, shared: &Shared, payload: Payload) -> Resul
     let mut operation = Operation { idempotency_key, ..Operation::new(name.clone(), condition, Action::Put(put)) };
     request::trace(request, &mut operation);
     let reply = upload::put_bytes(&*shared.api, operation, value).await?;
+    drop(document.body);
     request::describe(request, &reply);
     let (created, metadata) = reply::stored(reply.outcome)?;
     Ok(render(&name, created, &metadata))

@@ -14,7 +14,7 @@ use actix_web::{
     body::{BodyStream, BoxBody, SizedStream},
     http::{
         StatusCode,
-        header::{self, HeaderMap, HeaderName, HeaderValue},
+        header::{self, ContentType, HeaderMap, HeaderName, HeaderValue},
     },
 };
 use bytes::Bytes;
@@ -22,9 +22,10 @@ use cairn_api_spec::{
     ApiError, ErrorCode, Outcome, Version,
     operation::{Metadata, Tier},
 };
-use cairn_server_kit::http::{HttpError, UNCOUNTED};
+use cairn_server_kit::http::{Held, HttpError, UNCOUNTED};
 use futures_util::stream;
 use httpdate::HttpDate;
+use serde::Serialize;
 
 use crate::{Reply, ValueStream, patience::Patient};
 
@@ -44,8 +45,7 @@ pub(crate) fn get(reply: Reply) -> Result<HttpResponse, ApiError> {
     match outcome {
         Outcome::Found { metadata, tier, value } => {
             let body = match (value, stream) {
-                (Some(value), _) if value.len() > UNCOUNTED => BoxBody::new(Patient::new(value)),
-                (Some(value), _) => BoxBody::new(value),
+                (Some(value), _) => body_of(value),
                 (None, Some(stream)) => streamed(metadata.size, stream),
                 (None, None) => return Err(ApiError::new(ErrorCode::Internal, "the value is missing")),
             };
@@ -53,6 +53,18 @@ pub(crate) fn get(reply: Reply) -> Result<HttpResponse, ApiError> {
         }
         other => not_found(&node, other),
     }
+}
+
+/// A JSON document that takes the room held for it until it is sent.
+pub(crate) fn large_json(held: Held<'_>, document: &impl Serialize) -> Result<HttpResponse, ApiError> {
+    let text = serde_json::to_vec(document)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, format!("the answer cannot be written: {error}")))?;
+    let body = body_of(held.keep(text.into()));
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(body))
+}
+
+fn body_of(value: Bytes) -> BoxBody {
+    if value.len() > UNCOUNTED { BoxBody::new(Patient::new(value)) } else { BoxBody::new(value) }
 }
 
 /// The reply to a HEAD: what GET says, without the value.

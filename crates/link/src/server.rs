@@ -99,7 +99,8 @@ async fn handle<S: Service>(
         }
         // Every permit back means that every answer stands in the outbox.
         let all = u32::try_from(limits.max_in_flight).unwrap_or(u32::MAX);
-        let _idle = permits.acquire_many(all).await.map_err(io::Error::other)?;
+        let idle = tokio::time::timeout(limits.io_timeout, permits.acquire_many(all)).await?;
+        let _idle = idle.map_err(io::Error::other)?;
         outbox.room(1).await;
         Ok(())
     };

@@ -67,6 +67,21 @@ async fn a_node_whose_clock_is_off_leads_nothing_keeps_its_copies_and_comes_back
 }
 
 #[tokio::test]
+async fn a_node_that_has_not_told_its_offset_does_not_make_the_others_clocks_wrong() {
+    let master = spawn_master(&["--max-clock-skew=5s"]).await;
+    master.register_all(&["a", "b"]).await;
+    for id in ["a", "b"] {
+        master.beat(id, &ahead(6_000)).await;
+    }
+    master.register_all(&["c"]).await;
+    let reply: HeartbeatReply = master.beat("a", &ahead(6_000)).await.json().await.unwrap();
+    assert_eq!(reply.max_clock_skew_ms, 0, "the master's clock may be the wrong one");
+    master.beat("c", &ahead(0)).await;
+    let reply: HeartbeatReply = master.beat("a", &ahead(6_000)).await.json().await.unwrap();
+    assert_eq!(reply.max_clock_skew_ms, 5_000);
+}
+
+#[tokio::test]
 async fn while_every_clock_is_off_nothing_changes_and_the_warning_says_so() {
     let master = spawn_master(&["--partitions=32", "--max-clock-skew=100ms"]).await;
     master.register_all(&["a", "b"]).await;

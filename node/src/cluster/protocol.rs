@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LAST_ANSWERS: Duration = Duration::from_secs(6);
 /// Questions taken at a time.
 const MAX_TAKEN: usize = 65_536;
-/// Questions to the master, and to peers, at the same time.
+/// Questions to the master at the same time.
 const CONCURRENCY: usize = 64;
 
 /// Works until `stop`.
@@ -41,7 +41,7 @@ pub async fn run(
     mut tasks: mpsc::Receiver<Task>,
     stop: CancellationToken,
 ) {
-    let asker = Arc::new(Asker { driver, peers, masters, ownership, slots: Semaphore::new(CONCURRENCY) });
+    let asker = Arc::new(Asker { driver, peers, masters, ownership, slots: Arc::new(Semaphore::new(CONCURRENCY)) });
     let running = TaskTracker::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -63,8 +63,14 @@ pub async fn run(
                     running.spawn(async move { asker.collect(partition, &to, &header, sent_at).await });
                 }
                 Effect::Ask { epoch, change } => {
-                    let asker = asker.clone();
-                    running.spawn(async move { asker.ask(partition, epoch, change).await });
+                    // Without a slot it is dropped; the protocol asks again, and then for what is needed by then.
+                    if let Ok(slot) = asker.slots.clone().try_acquire_owned() {
+                        let asker = asker.clone();
+                        running.spawn(async move {
+                            asker.ask(partition, epoch, change).await;
+                            drop(slot);
+                        });
+                    }
                 }
                 Effect::Lost(version) => {
                     asker.driver.metrics.lost_writes.inc();
@@ -82,7 +88,8 @@ pub async fn run(
         }
     }
     running.close();
-    running.wait().await;
+    // A peer or a master that does not answer holds up nobody who stops.
+    let _ = tokio::time::timeout(LAST_ANSWERS, running.wait()).await;
     // Whoever waits is answered, by a commit or by a deadline.
     asker.driver.end_uploads();
     let end = Instant::now() + LAST_ANSWERS;
@@ -100,7 +107,7 @@ struct Asker {
     peers: Arc<Peers>,
     masters: Arc<Masters>,
     ownership: Arc<Ownership>,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
 }
 
 impl Asker {
@@ -182,7 +189,6 @@ impl Asker {
 
     /// Asks the master for a change of the entry. A refusal needs no answer: the entry that explains it is on its way.
     async fn ask(&self, partition: u32, epoch: u64, change: Change<NodeId>) {
-        let Ok(_slot) = self.slots.acquire().await else { return };
         let (kind, subject) = match change {
             Change::CaughtUp(node) => (PartitionChange::CaughtUp, node),
             Change::Remove(node) => (PartitionChange::Remove, node),

@@ -7,7 +7,6 @@ use cairn_api_spec::{
     operation::{ListQuery, ListedName},
 };
 use cairn_data_api::{DataApi, Reply, ValueStream};
-use cairn_server_kit::http::{Budget, UNCOUNTED};
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,19 +19,13 @@ pub(crate) struct NodeApi {
     mailbox: Arc<Mailbox>,
     _hand_out: AbortOnDropHandle<()>,
     max_value_bytes: usize,
-    budget: Budget,
 }
 
 impl NodeApi {
     /// An adapter for the thread that calls this, of the node with this id.
-    pub(crate) fn new(
-        node: Arc<str>,
-        joined: Arc<OnceLock<Arc<Driver>>>,
-        max_value_bytes: usize,
-        budget: Budget,
-    ) -> Self {
+    pub(crate) fn new(node: Arc<str>, joined: Arc<OnceLock<Arc<Driver>>>, max_value_bytes: usize) -> Self {
         let (mailbox, hand_out) = Mailbox::open();
-        Self { node, joined, mailbox, _hand_out: hand_out, max_value_bytes, budget }
+        Self { node, joined, mailbox, _hand_out: hand_out, max_value_bytes }
     }
 
     fn driver(&self) -> Result<&Driver, NodeError> {
@@ -43,13 +36,7 @@ impl NodeApi {
 impl DataApi for NodeApi {
     fn execute(&self, operation: Operation) -> BoxFuture<'_, Result<Reply, ApiError>> {
         async move {
-            let mut outcome = self.driver()?.execute(operation, 0, Some(&self.mailbox)).await?;
-            // A value that is being sent is in memory whatever the memory tier drops meanwhile.
-            if let Outcome::Found { value: Some(value), .. } = &mut outcome
-                && value.len() > UNCOUNTED
-            {
-                *value = self.budget.count(std::mem::take(value)).await?;
-            }
+            let outcome = self.driver()?.execute(operation, 0, Some(&self.mailbox)).await?;
             Ok(Reply { node: self.node.clone(), outcome, stream: None })
         }
         .boxed()

@@ -73,7 +73,7 @@ impl Driver {
         still.then_some(Outcome::Found { metadata, tier, value })
     }
 
-    async fn run(
+    pub(super) async fn run(
         &self,
         partition: u32,
         operation: &mut Operation,
@@ -233,8 +233,8 @@ impl Driver {
         }
     }
 
-    /// What is known of a key once its newest write is committed; `None` when it is not there.
-    pub(super) async fn current(&self, name: &EntryName) -> Result<Option<Metadata>, NodeError> {
+    /// What reads are told of a key; `None` when it is not there.
+    async fn current(&self, name: &EntryName) -> Result<Option<Metadata>, NodeError> {
         let operation = Operation::new(name.clone(), Condition::None, Action::Head);
         let partition = name.partition(self.partitions.count());
         match self.run(partition, &mut operation.clone(), 0, None).await? {

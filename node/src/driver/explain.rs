@@ -1,15 +1,19 @@
 //! Where a key is and why: what the tiers and the map say of it, without its value.
 
 use cairn_api_spec::{
-    EntryName, Outcome, Version,
+    EntryName, Operation, Outcome, Version,
     data::{Explanation, KeyState, timestamp},
-    operation::{Metadata, Tier},
+    operation::{Action, Metadata, Tier},
+    version::Condition,
 };
 use cairn_engine::{Newest, NodeId};
 use cairn_replication::Member;
 
 use super::{Driver, load::in_time};
 use crate::{clock, error::NodeError, tiers::disk::Row};
+
+/// How often a partition may change while a key is explained.
+const ATTEMPTS: u32 = 3;
 
 /// The newest committed state of a key.
 struct Known {
@@ -24,35 +28,43 @@ impl Driver {
     /// Explains a key. As with a read, what was found counts only if the partition was served at the same epoch before and
     /// after.
     pub(super) async fn explain(&self, partition: u32, name: &EntryName, epoch: u64) -> Result<Outcome, NodeError> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let served = self.ready(partition, epoch).await?;
             let explanation = self.explain_once(partition, name).await?;
             if self.partitions.serving_epoch(partition) == served && self.partitions.has_lease(partition) {
                 return Ok(Outcome::Explained(Box::new(explanation)));
             }
         }
+        Err(self.not_owner(partition))
     }
 
     async fn explain_once(&self, partition: u32, name: &EntryName) -> Result<Explanation, NodeError> {
         let newest = || self.partitions.lock(partition).newest(name.as_bytes());
-        let write_pending = matches!(newest(), Newest::Uncommitted);
-        // A read waits until what is under way is committed, which the disk may have before.
-        let settled = async || {
-            while matches!(newest(), Newest::Uncommitted) {
-                self.current(name).await?;
-            }
-            Ok::<_, NodeError>(newest())
-        };
-        let before = settled().await?;
+        let before = newest();
         let row = in_time(self.disk.load(name.as_bytes().clone(), false)).await?;
-        // What was ahead of the disk may be on it since, and the row may be older.
-        let newest = match (settled().await?, before) {
-            (Newest::Stored, before) => before,
-            (after, _) => after,
+        let after = newest();
+        let write_pending = [&before, &after].iter().any(|newest| matches!(newest, Newest::Uncommitted));
+        let known = match (before, after) {
+            // The disk may have a write before it is committed: what a read is told counts.
+            (Newest::Uncommitted, _) | (_, Newest::Uncommitted) => self.known_to_reads(partition, name).await?,
+            // What was ahead of the disk may be on it since, and the row may be older.
+            (newest, Newest::Stored) | (_, newest) => {
+                let on_disk = in_time(self.disk.holds_value(name.as_bytes())).await?;
+                self.known(name, newest, row.as_ref(), on_disk)
+            }
         };
-        let on_disk = in_time(self.disk.holds_value(name.as_bytes())).await?;
-        let known = self.known(name, newest, row.as_ref(), on_disk);
         Ok(self.explanation(partition, name, &known, row.as_ref(), write_pending))
+    }
+
+    async fn known_to_reads(&self, partition: u32, name: &EntryName) -> Result<Known, NodeError> {
+        let mut head = Operation::new(name.clone(), Condition::None, Action::Head);
+        Ok(match self.run(partition, &mut head, 0, None).await? {
+            Outcome::Found { metadata, tier, .. } => {
+                Known { version: metadata.version, metadata: Some(metadata), tier }
+            }
+            Outcome::Missing(version) => Known { version, metadata: None, tier: Tier::Memory },
+            _ => Known { version: Version::NONE, metadata: None, tier: Tier::Memory },
+        })
     }
 
     /// A write that the disk did not have before the row was read goes before that, unless it has it now.

@@ -57,8 +57,11 @@ impl Driver {
         };
         let name = EntryName::from_bytes(name.clone()).map_err(|_| TierError::Corrupt)?;
         let entry = Entry::new(&name, &row.metadata, &value);
-        if tier == Tier::Object && !self.over_budget.load(Ordering::Relaxed) {
-            in_time(self.disk.refill(name.as_bytes().clone(), row.metadata.version, value)).await?;
+        if tier == Tier::Object
+            && !self.over_budget.load(Ordering::Relaxed)
+            && let Err(error) = in_time(self.disk.refill(name.as_bytes().clone(), row.metadata.version, value)).await
+        {
+            tracing::warn!(%error, "a value from the object store is not put back on the disk");
         }
         Ok(Loaded::Value(entry, tier))
     }

@@ -41,18 +41,19 @@ pub async fn run(driver: &Driver, stop: CancellationToken) {
             tracing::warn!(%error, "{what} is left for the next round");
         }
     };
-    loop {
-        driver.refresh_metrics();
-        fate("expiry", expire(driver).await);
-        fate("collecting tombstones", collect_tombstones(driver, &mut clock.tombstones).await);
-        fate("forgetting idempotency keys", clock.forget_keys(driver).await);
-        fate("keeping the disk budget", clock.keep_budget(driver).await);
-        fate("counting", count_totals(driver, &mut totals_due).await);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+    let rounds = async {
+        loop {
+            driver.refresh_metrics();
+            fate("expiry", expire(driver).await);
+            fate("collecting tombstones", collect_tombstones(driver, &mut clock.tombstones).await);
+            fate("forgetting idempotency keys", clock.forget_keys(driver).await);
+            fate("keeping the disk budget", clock.keep_budget(driver).await);
+            fate("counting", count_totals(driver, &mut totals_due).await);
+            tokio::time::sleep(INTERVAL).await;
         }
-    }
+    };
+    // In the middle of a round, too: a removal may wait for copies that have stopped.
+    stop.run_until_cancelled(rounds).await;
 }
 
 async fn count_totals(driver: &Driver, due: &mut Instant) -> Result<(), NodeError> {

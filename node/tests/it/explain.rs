@@ -1,6 +1,6 @@
 //! Where a key is and why.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cairn_api_spec::{
     Operation, Outcome, Version,
@@ -8,6 +8,8 @@ use cairn_api_spec::{
     operation::{Action, Durability, Tier},
     version::Condition,
 };
+
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{TestStore, delete, get, head, put, put_with};
 
@@ -94,4 +96,29 @@ async fn an_expired_key_says_so_and_how_much_time_is_left_of_another() {
     let expired = explain(&store, "short").await;
     assert_eq!((expired.state, expired.version, expired.ttl, expired.tier), (KeyState::Expired, version, None, None));
     assert!(expired.detail.contains("expired"), "{}", expired.detail);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_always_being_written_is_explained_at_once() {
+    let store = Arc::new(TestStore::open(100).await);
+    store.run(put("k", "0")).await.unwrap();
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                loop {
+                    let action = Action::Increment { delta: 1, ttl: None, durability: None };
+                    store.run(Operation { action, ..get("k") }).await.unwrap();
+                }
+            }))
+        })
+        .collect();
+    let mut version = Version::NONE;
+    for _ in 0..20 {
+        let explained = tokio::time::timeout(Duration::from_secs(1), explain(&store, "k")).await.unwrap();
+        assert_eq!(explained.state, KeyState::Live);
+        assert!(explained.version >= version, "{explained:?}");
+        version = explained.version;
+    }
+    drop(writers);
 }

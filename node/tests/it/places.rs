@@ -89,3 +89,15 @@ async fn a_row_that_is_removed_leaves_no_place_behind() {
     let rows = disk.scan_places(0, 0, 10_000).await.unwrap().0;
     assert!(rows.iter().all(|row| row.dirty && row.place.is_none()));
 }
+
+#[tokio::test]
+async fn a_copied_row_does_not_undo_an_upload_that_is_known_here() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1))).await.unwrap();
+    // Another copy has not heard of the upload: it knows of that of an earlier version only.
+    let page = (1..ROWS).map(|number| Row { object_version: Version(number), ..row(number) }).collect();
+    disk.ingest(page).await.unwrap();
+    let rows = disk.scan_places(0, 0, 10_000).await.unwrap().0;
+    assert_eq!(rows.iter().filter(|row| row.place.is_some()).count() as u64, ROWS);
+}

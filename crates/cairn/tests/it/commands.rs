@@ -89,6 +89,24 @@ async fn a_long_import_has_every_row_long_values_among_them_and_says_which_lines
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_lines_with_the_same_key_the_last_one_counts() {
+    let test = TestCluster::start().await;
+    let long = "x".repeat(3 << 19);
+    let line = |key: &str, value: &str| format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}\n");
+    let mut input = line("short, then long", "short") + &line("short, then long", &long);
+    for round in 0..40 {
+        input.extend((0..100).map(|key| line(&format!("k{key}"), &round.to_string())));
+    }
+    let imported = test.cairn(&["import"], &input).await;
+    assert_eq!(imported.status.code(), Some(0), "{}", text(&imported.stderr));
+    assert_eq!(test.cache.get("short, then long").await.unwrap().unwrap().bytes.len(), long.len());
+    for key in 0..100 {
+        assert_eq!(test.cache.get(&format!("k{key}")).await.unwrap().unwrap().bytes, "39", "k{key}");
+    }
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_and_ring_are_shown_as_tables() {
     let test = TestCluster::start().await;
     let nodes = test.cairn(&["nodes"], "").await;

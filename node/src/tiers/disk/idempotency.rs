@@ -56,7 +56,7 @@ impl Disk {
             .bind(partition)
             .bind(key.as_str())
             .bind(horizon())
-            .fetch_optional(&self.scans)
+            .fetch_optional(&self.points)
             .await?;
         Ok(found.as_ref().map(read).transpose()?)
     }

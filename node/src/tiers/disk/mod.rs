@@ -42,13 +42,17 @@ const SCAN_CONNECTIONS: u32 = 3;
 const CHECKPOINT_PAGES: &str = "4096";
 /// Page cache of each connection, in KiB (SQLite counts those as negative): 32 MiB.
 const CACHE_KIB: &str = "-32768";
-/// The longest that a scan waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections for what single requests look up. Scans, which may be slow, must not hold them up.
+const POINT_CONNECTIONS: u32 = 1;
+/// The longest that a read waits for a connection: less than it may take in all, so that it is the connections that are
+/// said to be busy, and not the disk that is said to hang.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// See the module.
 pub struct Disk {
     queue: std::sync::Arc<Queue>,
     loader: Loader,
+    points: SqlitePool,
     scans: SqlitePool,
     writer: std::sync::Mutex<Option<AbortOnDropHandle<()>>>,
     seen: std::sync::Arc<Seen>,
@@ -107,17 +111,15 @@ impl Disk {
         sqlx::migrate!("./migrations").run_direct(None, &mut writer, false).await?;
         let readers = options.read_only(true);
         let loader = Loader::start([readers.connect().await?, readers.connect().await?]);
-        let scans = SqlitePoolOptions::new()
-            .max_connections(SCAN_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(readers)
-            .await?;
+        let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+        let points = pool(POINT_CONNECTIONS).connect_with(readers.clone()).await?;
+        let scans = pool(SCAN_CONNECTIONS).connect_with(readers).await?;
         let queue = std::sync::Arc::new(Queue::default());
         let task = tokio::spawn(writer::run(writer, writing, queue.clone(), tracks_uploads, committed));
         let writer = std::sync::Mutex::new(Some(AbortOnDropHandle::new(task)));
         let seen = std::sync::Arc::new(Seen::new());
         let note_keys = AbortOnDropHandle::new(tokio::spawn(idempotency::note_all(scans.clone(), seen.clone())));
-        Ok(Self { queue, loader, scans, writer, seen, note_keys })
+        Ok(Self { queue, loader, points, scans, writer, seen, note_keys })
     }
 
     /// Reads one row; concurrent calls share statements.
@@ -175,6 +177,7 @@ impl Disk {
         {
             tracing::error!(%error, "the disk writer ended badly");
         }
+        self.points.close().await;
         self.scans.close().await;
     }
 }

@@ -94,7 +94,7 @@ impl Disk {
         )
         .bind(&row.name[..])
         .bind(row.metadata.version.0.cast_signed())
-        .fetch_optional(&self.scans)
+        .fetch_optional(&self.points)
         .await?;
         match found {
             Some(found) => Ok(Some(read(&found, 0)?)),

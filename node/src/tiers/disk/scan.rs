@@ -57,22 +57,28 @@ impl Disk {
     /// When the disk fails.
     pub async fn holds_value(&self, name: &[u8]) -> Result<bool, NodeError> {
         let held = sqlx::query_scalar("SELECT value IS NOT NULL FROM entries WHERE name = ?");
-        Ok(held.bind(name).fetch_optional(&self.scans).await?.unwrap_or(false))
+        Ok(held.bind(name).fetch_optional(&self.points).await?.unwrap_or(false))
     }
 
     /// Live rows of a range, without values, in the order of their names.
     pub async fn list(&self, query: &ListQuery, now: u64, limit: usize) -> Result<Vec<Row>, NodeError> {
-        let rows = sqlx::query(select!(
-            "",
-            "WHERE name >= ? AND (? = x'' OR name < ?) AND tombstone = 0 AND (expires_at IS NULL OR expires_at > ?) ORDER BY name LIMIT ?"
-        ))
-        .bind(&query.start[..])
-        .bind(&query.end[..])
-        .bind(&query.end[..])
-        .bind(now.cast_signed())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.scans)
-        .await?;
+        // Two statements, since SQLite ends a search by an index only where the end is no question.
+        let found = if query.end.is_empty() {
+            sqlx::query(select!(
+                "",
+                "WHERE name >= ? AND tombstone = 0 AND (expires_at IS NULL OR expires_at > ?) ORDER BY name LIMIT ?"
+            ))
+            .bind(&query.start[..])
+        } else {
+            sqlx::query(select!(
+                "",
+                "WHERE name >= ? AND name < ? AND tombstone = 0 AND (expires_at IS NULL OR expires_at > ?) ORDER BY name LIMIT ?"
+            ))
+            .bind(&query.start[..])
+            .bind(&query.end[..])
+        };
+        let rows =
+            found.bind(now.cast_signed()).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(&self.scans).await?;
         rows.iter().map(|row| Row::read(row).map_err(Into::into)).collect()
     }
 

@@ -138,11 +138,15 @@ pub(super) async fn ingest(connection: &mut SqliteConnection, rows: &[Row]) -> R
         let records: Vec<_> = chunk.iter().map(Record::of_row).collect();
         upsert(&mut transaction, records.iter()).await?;
         for row in chunk.iter().filter(|row| row.object_version > Version::NONE) {
-            sqlx::query("UPDATE entries SET object_version = ? WHERE name = ?")
-                .bind(row.object_version.0.cast_signed())
-                .bind(&row.name[..])
-                .execute(&mut *transaction)
-                .await?;
+            // The row here may be newer, or this node may have been told of a later upload since the page was read.
+            sqlx::query(
+                "UPDATE entries SET object_version = ?1 WHERE name = ?2 AND version = ?3 AND object_version < ?1",
+            )
+            .bind(row.object_version.0.cast_signed())
+            .bind(&row.name[..])
+            .bind(row.metadata.version.0.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
             if let Some(place) = row.place.as_ref() {
                 places::set(&mut transaction, &row.name, row.metadata.version, place).await?;
             }

@@ -171,3 +171,34 @@ async fn values_that_clients_do_not_read_take_bounded_memory() {
     others_are_answered(&cluster).await;
     join_all(connections.into_iter().map(async |mut connection| connection.shutdown().await)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_whose_answers_clients_do_not_read_take_bounded_memory() {
+    const CLIENTS: usize = 40;
+    let cluster = with_little_memory().await;
+    let value = bytes::Bytes::from(vec![0; 1 << 20]);
+    for key in 0..16 {
+        assert!(cluster.client.put_key(cluster.node_url(0), &key.to_string(), "", value.clone()).await.is_stored());
+    }
+    let reads: Vec<String> = (0..16).map(|key| format!(r#"{{"op":"get","key":"{key}"}}"#)).collect();
+    let batch = format!(r#"{{"operations":[{}]}}"#, reads.join(","));
+    let head = "POST /batch HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n";
+    let request = format!("{head}content-length: {}\r\n\r\n{batch}", batch.len());
+    let began = Arc::new(AtomicU64::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (mut connection, began, request) = (connect(&cluster).await, began.clone(), request.clone());
+        clients.spawn(async move {
+            connection.write_all(request.as_bytes()).await.unwrap();
+            connection.readable().await.unwrap();
+            began.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+            drop(connection);
+        });
+    }
+    let peak = peak_while(&cluster, || began.load(Ordering::Relaxed)).await;
+    let began = began.load(Ordering::Relaxed);
+    assert!(began > 0);
+    assert!(peak <= MOST_BYTES, "the node took {} MiB for {began} of {CLIENTS} answers", peak >> 20);
+    others_are_answered(&cluster).await;
+}
