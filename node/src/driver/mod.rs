@@ -9,7 +9,8 @@
 //! | `explain` | where a key is and why |
 //! | `execute` | one operation, from its arrival to its answer; listings |
 //! | `load` | reads of the lower tiers |
-//! | [`checkpoint`] | checkpoints of partitions in the object store, and restores from them |
+//! | [`checkpoint`] | checkpoints of partitions in the object store |
+//! | [`restore`] | what is brought back from there |
 //! | [`upload`] | the way down to the object store |
 //! | [`sweep`] | expiry, the disk budget, statistics |
 
@@ -20,6 +21,7 @@ mod execute;
 mod explain;
 mod load;
 pub mod partitions;
+pub mod restore;
 pub mod sweep;
 pub mod upload;
 

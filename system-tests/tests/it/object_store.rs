@@ -1,6 +1,6 @@
 //! An object store that is slow, or gone: hot keys and writes do not notice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cairn_api_spec::{Bucket, EntryName, ErrorCode, Version};
 use futures_util::future::join_all;
@@ -187,31 +187,6 @@ async fn objects_of_one_version_each_are_read_and_restored() {
     cluster.uploaded().await;
     lose_all_disks(&mut cluster).await;
     cluster.read_back(&entries).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_keys_are_restored_by_few_requests() {
-    let (master, node) = (&[("PARTITIONS", "64"), ("REPLICATION_FACTOR", "1")], &[("UPLOAD_LINGER", "2s")]);
-    let setup = Setup { nodes: 1, object_store: true, master, node, ..Setup::default() };
-    let mut cluster = Cluster::start(setup).await;
-    let entries: Vec<_> = (0..20_000).map(|i| (format!("key {i}"), format!("value {i}"))).collect();
-    cluster.import(&entries).await;
-    cluster.uploaded().await;
-    let requests = |cluster: &Cluster| {
-        ["GetObject", "ListObjectsV2", "HeadObject", "PutObject"].map(|name| cluster.store().requests(name))
-    };
-    cluster.nodes[0].kill();
-    let before = requests(&cluster);
-    cluster.wipe_node(0);
-    let start = Instant::now();
-    cluster.restart_node(0).await;
-    cluster.ready().await;
-    let took = start.elapsed();
-    let [gets, lists, heads, puts] = requests(&cluster);
-    let asked = [gets - before[0], lists - before[1], heads - before[2], puts - before[3]];
-    eprintln!("20000 keys restored in {:.1} s; GET, LIST, HEAD, PUT: {asked:?}", took.as_secs_f64());
-    assert!(asked.iter().sum::<u64>() < 2_000, "{asked:?}");
-    cluster.read_back(&entries[..200]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
