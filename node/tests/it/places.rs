@@ -89,3 +89,19 @@ async fn a_row_that_is_removed_leaves_no_place_behind() {
     let rows = disk.scan_places(0, 0, 10_000).await.unwrap().0;
     assert!(rows.iter().all(|row| row.dirty && row.place.is_none()));
 }
+
+#[tokio::test]
+async fn an_older_row_that_comes_late_does_not_change_what_is_known_of_the_newer_one() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1))).await.unwrap();
+    let older = Row { dirty: false, object_version: Version(1), ..row(0) };
+    let newer = Row { metadata: Metadata { version: Version(5_000), ..row(0).metadata }, ..row(0) };
+    disk.ingest(vec![newer]).await.unwrap();
+    let mark = Mark { name: name(0), version: Version(5_000), place: Some(place(7)) };
+    disk.mark_uploaded(vec![mark]).await.unwrap();
+    disk.ingest(vec![Row { place: Some(place(0)), ..older }]).await.unwrap();
+    let row = disk.load(name(0), true).await.unwrap().unwrap();
+    assert_eq!((row.metadata.version, row.object_version), (Version(5_000), Version(5_000)));
+    assert_eq!(disk.place(&row).await.unwrap(), Some(place(7)));
+}

@@ -6,6 +6,7 @@
 mod idempotency;
 mod loader;
 mod maintenance;
+mod notes;
 mod places;
 mod queue;
 mod scan;

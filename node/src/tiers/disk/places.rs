@@ -6,9 +6,9 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use cairn_api_spec::{Version, peer};
 use cairn_object_tier::Place;
-use sqlx::{Connection, Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Connection, Row as _, sqlite::SqliteRow};
 
-use super::{Disk, Row, maintenance::VACUUM_PAGES};
+use super::{Disk, Row, maintenance::VACUUM_PAGES, notes};
 use crate::error::NodeError;
 
 /// Rows whose lengths are added up to see whether a segment is full.
@@ -151,19 +151,7 @@ impl Disk {
         self.with_writer(move |connection| {
             Box::pin(async move {
                 let mut transaction = connection.begin().await?;
-                for Mark { name, version, place } in &marks {
-                    let object_version = if place.is_some() { *version } else { Version::NONE };
-                    let marked =
-                        sqlx::query("UPDATE entries SET object_version = ?, dirty = 0 WHERE name = ? AND version = ?")
-                            .bind(object_version.0.cast_signed())
-                            .bind(&name[..])
-                            .bind(version.0.cast_signed())
-                            .execute(&mut *transaction)
-                            .await?;
-                    if let Some(place) = place.as_ref().filter(|_| marked.rows_affected() > 0) {
-                        set(&mut transaction, name, *version, place).await?;
-                    }
-                }
+                notes::note(&mut transaction, &marks, true).await?;
                 transaction.commit().await
             })
         })
@@ -251,33 +239,6 @@ const PUT_BACK: [&str; 4] = [
     "INSERT INTO entries SELECT * FROM kept ORDER BY id",
     "INSERT INTO places SELECT * FROM kept_places ORDER BY id",
 ];
-
-/// Notes where a row's value is.
-pub(super) async fn set(
-    connection: &mut SqliteConnection,
-    name: &[u8],
-    version: Version,
-    place: &Place,
-) -> Result<(), sqlx::Error> {
-    let Some(peer::Place { object, offset }) = to_peer(place) else {
-        return Ok(());
-    };
-    sqlx::query("INSERT INTO objects (name) VALUES (?) ON CONFLICT DO NOTHING")
-        .bind(&object)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
-        "INSERT OR REPLACE INTO places (id, version, object, offset) \
-         SELECT e.id, e.version, o.id, ? FROM entries e, objects o WHERE e.name = ? AND e.version = ? AND o.name = ?",
-    )
-    .bind(offset.cast_signed())
-    .bind(name)
-    .bind(version.0.cast_signed())
-    .bind(object)
-    .execute(connection)
-    .await
-    .map(|_| ())
-}
 
 fn read(row: &SqliteRow, first: usize) -> Result<Place, sqlx::Error> {
     let (object, offset): (String, i64) = (row.try_get(first)?, row.try_get(first + 1)?);
