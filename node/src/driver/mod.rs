@@ -12,6 +12,7 @@
 //! | [`checkpoint`] | checkpoints of partitions in the object store |
 //! | [`restore`] | what is brought back from there |
 //! | [`upload`] | the way down to the object store |
+//! | [`moving`] | what is left in segments that are mostly dead |
 //! | [`sweep`] | expiry, the disk budget, statistics |
 
 mod batch;
@@ -20,6 +21,7 @@ mod effects;
 mod execute;
 mod explain;
 mod load;
+pub mod moving;
 pub mod partitions;
 pub mod restore;
 pub mod sweep;

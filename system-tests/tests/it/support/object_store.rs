@@ -159,6 +159,13 @@ impl ObjectStore {
         self.objects.stored.lock().unwrap().keys().filter(|key| key.starts_with(&start)).count()
     }
 
+    /// How many bytes those have.
+    pub(crate) fn bytes(&self, start: &str) -> usize {
+        let start = format!("{PREFIX}/{start}");
+        let objects = self.objects.stored.lock().unwrap();
+        objects.iter().filter(|(key, _)| key.starts_with(&start)).map(|(_, stored)| stored.value.len()).sum()
+    }
+
     /// Removes the segments that tell of a deletion.
     pub(crate) fn forget_deletions(&self) {
         self.objects.stored.lock().unwrap().retain(|key, stored| {
