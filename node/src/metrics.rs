@@ -76,6 +76,8 @@ pub struct BucketMetrics {
     pub segments: IntCounter,
     /// Their bytes.
     pub segment_bytes: IntCounter,
+    /// Bytes of those that hold what was left in others.
+    pub moved_bytes: IntCounter,
     /// Checkpoints stored.
     pub checkpoints: IntCounter,
     /// Objects that nobody needed any more and that were removed.
@@ -88,6 +90,10 @@ impl BucketMetrics {
         Ok(Self {
             segments: counter("cairn_segments_total", "Segments stored in the object store")?,
             segment_bytes: counter("cairn_segment_bytes_total", "Bytes of the segments stored in the object store")?,
+            moved_bytes: counter(
+                "cairn_moved_bytes_total",
+                "Bytes of those segments that hold what was left in segments that were mostly dead",
+            )?,
             checkpoints: counter("cairn_checkpoints_total", "Checkpoints of partitions stored in the object store")?,
             collected: counter("cairn_collected_objects_total", "Objects removed since nobody needed them any more")?,
         })

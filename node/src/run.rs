@@ -31,7 +31,7 @@ use crate::{
     },
     config::Config,
     doors::{api::NodeApi, http, link::LinkService, routes::AppState},
-    driver::{self, Driver, checkpoint, sweep, upload},
+    driver::{self, Driver, checkpoint, moving, sweep, upload},
     error::NodeError,
     metrics::NodeMetrics,
     tiers::object::ObjectStore,
@@ -220,6 +220,7 @@ async fn run_tiers(
         sweep::run(&driver, stop.clone()),
         Box::pin(upload::run(&driver, stop.clone())),
         Box::pin(checkpoint::run(&driver, stop.clone())),
+        Box::pin(moving::run(&driver, stop.clone())),
         Box::pin(collect::run(&driver, &peers, stop.clone())),
     );
     Ok(())

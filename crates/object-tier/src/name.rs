@@ -63,9 +63,12 @@ impl CheckpointName {
     }
 }
 
+/// What stands before the names of all checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints/";
+
 /// What stands before the names of a partition's checkpoints.
 pub fn checkpoints_of(partition: u32) -> String {
-    format!("checkpoints/{partition}/")
+    format!("{CHECKPOINTS}{partition}/")
 }
 
 /// What stands before the names of a partition's values with objects of their own.

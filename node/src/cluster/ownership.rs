@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cairn_api_spec::cluster::{HeartbeatReply, Partition, Replication, Ring, Strategy};
@@ -26,6 +26,8 @@ use crate::{clock, driver::Driver, error::NodeError, metrics::role_name, tiers::
 
 /// Partitions restored, or learned, at the same time.
 const CONCURRENCY: usize = 8;
+/// The epoch in which a partition is assigned for the first time.
+const FIRST_EPOCH: u64 = 1;
 
 /// Who this node is.
 #[derive(Clone, Debug)]
@@ -206,8 +208,10 @@ impl Ownership {
             (left || change.now == Role::Preparing).then_some(entry.id)
         };
         self.forget(&changes.iter().filter_map(outdated).collect());
+        // One moment for all of them, so that those that are restored share what is asked of the object store.
+        let now = Instant::now();
         for (entry, change) in changes {
-            self.follow_role(inner, entry, &change);
+            self.follow_role(inner, entry, &change, now);
         }
     }
 
@@ -268,8 +272,8 @@ impl Ownership {
         Some(change)
     }
 
-    /// Starts what a new role asks for.
-    fn follow_role(&self, inner: &mut Inner, entry: &Partition, change: &RoleChange) {
+    /// Starts what a new role asks for, which was taken on before `now`.
+    fn follow_role(&self, inner: &mut Inner, entry: &Partition, change: &RoleChange, now: Instant) {
         let (partition, generation) = (entry.id, entry.generation);
         // What was begun goes on as long as it is about the same data.
         let goes_on = change.same_primary && change.before == change.now && inner.tasks.contains_key(&partition);
@@ -308,8 +312,9 @@ impl Ownership {
                     return;
                 }
                 inner.held.remove(&partition);
+                let is_first = entry.epoch == FIRST_EPOCH;
                 self.spawn(inner, partition, move |this, partition| async move {
-                    this.restore(partition, generation).await;
+                    this.restore(partition, generation, is_first, now).await;
                 });
             }
             Role::Replica => {

@@ -1,4 +1,4 @@
-//! Checkpoints of the partitions that this node serves, and restores, which end with one.
+//! Checkpoints of the partitions that this node serves.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,14 +7,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_api_spec::{Version, operation::Metadata};
+use cairn_api_spec::Version;
 use cairn_object_tier::{
     CheckpointName, Place, Record, SegmentName, ValueName,
     checkpoint::{Head, Writer},
     rules::{
-        checkpoint::{self as rule, Since, floor, may_publish},
-        collect::Basis,
-        restore::{Above, is_relevant},
+        checkpoint::{self as rule, Since, may_publish},
+        collect::{Basis, may_be_basis},
         upload::{Lead, counts},
     },
 };
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     error::NodeError,
     tiers::{
-        disk::{Mark, Row},
+        disk::Mark,
         object::{Checkpoint, ObjectStore},
     },
 };
@@ -37,10 +36,9 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Checkpoints made in one round.
 const ROUND: usize = 8;
-/// Rows read, or stored, at a time.
+/// Rows read at a time.
 const PAGE_ROWS: usize = 4_096;
-const INGEST_ROWS: usize = 500;
-/// Parts of objects read at the same time for one restore.
+/// Pages of a checkpoint read at the same time.
 const CONCURRENCY: usize = 8;
 /// How long what a checkpoint has seen may take to be committed.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,15 +63,6 @@ pub struct Standing {
     pub basis: Basis,
     /// The names of objects of one version each.
     pub versioned: HashSet<String>,
-}
-
-/// What a restore has brought back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Restored {
-    /// Keys.
-    pub keys: u64,
-    /// At least the highest version that the bucket knows of.
-    pub last: Version,
 }
 
 /// Makes checkpoints until `stop`.
@@ -119,19 +108,20 @@ async fn checkpoint(driver: &Driver, objects: &ObjectStore, partition: u32) -> R
         return Ok(());
     }
     let basis = publish(driver, objects, gathered).await?;
+    let others = objects.checkpoints(partition).await?;
     if !counts(lead, driver.lead_of(partition)) {
         return Ok(());
     }
     driver.know(partition, |known| {
         known.changed -= changed.min(known.changed);
         known.listed = Some((basis.rows, Instant::now()));
-        known.basis = Some(Arc::new(basis.standing));
+        known.basis = basis.standing.among(&others);
     });
-    remove_former(driver, objects, partition).await
+    remove_former(driver, objects, partition, others).await
 }
 
 /// A checkpoint that is not stored yet.
-struct Gathered {
+pub(super) struct Gathered {
     head: Head,
     writer: Writer,
     segments: Vec<Arc<SegmentName>>,
@@ -140,12 +130,20 @@ struct Gathered {
     newest_seen: Version,
 }
 
-struct Published {
+/// A checkpoint that is.
+pub(super) struct Published {
     standing: Standing,
-    rows: u64,
+    pub(super) rows: u64,
 }
 
-async fn gather(driver: &Driver, head: Head) -> Result<Gathered, NodeError> {
+impl Standing {
+    /// It, if releases may be based on it while these others are in the bucket.
+    fn among<'a>(self, others: impl IntoIterator<Item = &'a CheckpointName>) -> Option<Arc<Self>> {
+        may_be_basis(&self.basis.name, others).then(|| Arc::new(self))
+    }
+}
+
+pub(super) async fn gather(driver: &Driver, head: Head) -> Result<Gathered, NodeError> {
     let mut gathered = Gathered {
         head,
         writer: Writer::new(head),
@@ -191,7 +189,11 @@ async fn is_committed(driver: &Driver, partition: u32, lead: Lead, newest: Versi
     false
 }
 
-async fn publish(driver: &Driver, objects: &ObjectStore, gathered: Gathered) -> Result<Published, NodeError> {
+pub(super) async fn publish(
+    driver: &Driver,
+    objects: &ObjectStore,
+    gathered: Gathered,
+) -> Result<Published, NodeError> {
     let Head { partition, watermark, epoch, covers } = gathered.head;
     let name = CheckpointName { partition, watermark, epoch, origin: driver.origin(driver.uploads.next()) };
     let rows = gathered.writer.rows();
@@ -202,10 +204,15 @@ async fn publish(driver: &Driver, objects: &ObjectStore, gathered: Gathered) -> 
     Ok(Published { standing, rows })
 }
 
-/// Removes the checkpoints of a partition that its newest one has replaced.
-async fn remove_former(driver: &Driver, objects: &ObjectStore, partition: u32) -> Result<(), NodeError> {
+/// Removes those checkpoints of a partition that its newest one has replaced.
+async fn remove_former(
+    driver: &Driver,
+    objects: &ObjectStore,
+    partition: u32,
+    others: Vec<CheckpointName>,
+) -> Result<(), NodeError> {
     let Some(standing) = driver.basis(partition) else { return Ok(()) };
-    for name in objects.checkpoints(partition).await? {
+    for name in others {
         if standing.basis.releases_checkpoint(&name, driver.lead_of(partition)) {
             objects.remove_checkpoint(&name).await?;
         }
@@ -240,6 +247,20 @@ impl Driver {
     /// Takes note that the bucket has something new of a partition.
     pub(super) fn changed(&self, partition: u32) {
         self.know(partition, |known| known.changed += 1);
+    }
+
+    /// Takes note that a partition was restored under `epoch`, from the checkpoint `found`, and of the one that was made of
+    /// it: its places need not be taken over.
+    pub(super) fn restored(
+        &self,
+        partition: u32,
+        epoch: u64,
+        found: Option<&CheckpointName>,
+        checkpoint: Option<Published>,
+    ) {
+        let listed = checkpoint.as_ref().map(|checkpoint| (checkpoint.rows, Instant::now()));
+        let basis = checkpoint.and_then(|checkpoint| checkpoint.standing.among(found));
+        self.know(partition, |known| *known = Known { reconciled: epoch, changed: 0, listed, basis });
     }
 
     /// Takes over the places of a partition's newest checkpoint, once in each epoch: the former primary may have moved
@@ -285,81 +306,9 @@ impl Driver {
             cursor = next;
         }
     }
-
-    /// Brings back a partition of which nothing is here: what its newest checkpoint lists, and above its watermark the
-    /// newest of what the segments hold. Then makes a checkpoint of that, for the epoch `epoch`, so that nothing that
-    /// arrives later can count.
-    ///
-    /// # Errors
-    /// When the object store does not answer or refuses, when something is missing or damaged there, and when the disk
-    /// fails: then it is to be begun again.
-    pub async fn restore(&self, partition: u32, epoch: u64) -> Result<Restored, NodeError> {
-        let Some(objects) = &self.objects else { return Ok(Restored { keys: 0, last: Version::NONE }) };
-        let newest = objects.newest_checkpoint(partition).await?;
-        let watermark = newest.as_ref().map_or(Version::NONE, |newest| newest.watermark());
-        let mut above = newer(objects, partition, watermark).await?;
-        if let Some(newest) = &newest {
-            self.restore_listed(objects, partition, newest, &above).await?;
-        } else {
-            objects.versioned(partition).await?.into_iter().for_each(|record| above.add(record));
-        }
-        let last = above.last();
-        let live: Vec<Record> = above.into_live().collect();
-        self.store(partition, live).await?;
-        self.disk.barrier().await?;
-        let watermark = last.max(floor(epoch));
-        let covers = self.uploads.settled_below();
-        let gathered = gather(self, Head { partition, watermark, epoch, covers }).await?;
-        Ok(Restored { keys: publish(self, objects, gathered).await?.rows, last: watermark })
-    }
-
-    async fn restore_listed(
-        &self,
-        objects: &ObjectStore,
-        partition: u32,
-        newest: &Checkpoint,
-        above: &Above,
-    ) -> Result<(), NodeError> {
-        let mut pages = pages_of(objects, newest);
-        while let Some(page) = pages.try_next().await? {
-            self.store(partition, page.into_iter().filter(|record| above.keeps(&record.name)).collect()).await?;
-        }
-        Ok(())
-    }
-
-    async fn store(&self, partition: u32, records: Vec<Record>) -> Result<(), NodeError> {
-        let mut rows = records.into_iter().map(|record| row_of(record, partition));
-        loop {
-            let some: Vec<Row> = rows.by_ref().take(INGEST_ROWS).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            self.disk.ingest(some).await?;
-        }
-    }
 }
 
-/// What the segments hold of a partition above a watermark.
-async fn newer(objects: &ObjectStore, partition: u32, watermark: Version) -> Result<Above, NodeError> {
-    let mut above = Above::new(watermark);
-    let read = |name: Arc<SegmentName>| async move {
-        // One that is gone was released by a checkpoint that is no later than the one that was found.
-        let Some(directory) = objects.directory(&name).await? else { return Ok(Vec::new()) };
-        match directory.section(partition).filter(|section| is_relevant(watermark, section)) {
-            Some(_) => objects.segment_rows(&name, &directory, partition).await,
-            None => Ok(Vec::new()),
-        }
-    };
-    let names = objects.segments().await?;
-    let mut found = stream::iter(names).map(read).buffer_unordered(CONCURRENCY);
-    while let Some(records) = found.try_next().await? {
-        let records: Vec<Record> = records;
-        records.into_iter().for_each(|record| above.add(record));
-    }
-    Ok(above)
-}
-
-fn pages_of<'a>(
+pub(super) fn pages_of<'a>(
     objects: &'a ObjectStore,
     checkpoint: &'a Checkpoint,
 ) -> impl futures_util::Stream<Item = Result<Vec<Record>, NodeError>> + Unpin + 'a {
@@ -372,24 +321,4 @@ fn pages_of<'a>(
 
 async fn rows_of(objects: &ObjectStore, checkpoint: &Checkpoint) -> Result<Vec<Record>, NodeError> {
     pages_of(objects, checkpoint).try_concat().await
-}
-
-fn row_of(record: Record, partition: u32) -> Row {
-    Row {
-        name: record.name,
-        partition,
-        metadata: Metadata {
-            version: record.version,
-            modified_at: record.modified_at,
-            expires_at: record.expires_at,
-            size: record.size,
-            content_type: record.content_type,
-        },
-        checksum: record.checksum,
-        tombstone: false,
-        dirty: false,
-        object_version: record.version,
-        place: record.place,
-        value: None,
-    }
 }

@@ -9,8 +9,10 @@
 //! | `explain` | where a key is and why |
 //! | `execute` | one operation, from its arrival to its answer; listings |
 //! | `load` | reads of the lower tiers |
-//! | [`checkpoint`] | checkpoints of partitions in the object store, and restores from them |
+//! | [`checkpoint`] | checkpoints of partitions in the object store |
+//! | [`restore`] | what is brought back from there |
 //! | [`upload`] | the way down to the object store |
+//! | [`moving`] | what is left in segments that are mostly dead |
 //! | [`sweep`] | expiry, the disk budget, statistics |
 
 mod batch;
@@ -19,7 +21,9 @@ mod effects;
 mod execute;
 mod explain;
 mod load;
+pub mod moving;
 pub mod partitions;
+pub mod restore;
 pub mod sweep;
 pub mod upload;
 

@@ -39,7 +39,7 @@ use crate::{
 
 /// Rows of one segment at most, and rows read at the same time.
 const MAX_ROWS: u32 = 8_192;
-const LOADS: usize = 64;
+pub(super) const LOADS: usize = 64;
 /// How often what waits is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often what waits is counted.
@@ -67,7 +67,7 @@ pub struct Uploads {
 pub(super) struct Awaited<'a>(&'a Uploads);
 
 /// A segment that may still count, as long as this is there.
-struct UnderWay<'a>(&'a Uploads, u64);
+pub(super) struct UnderWay<'a>(&'a Uploads, pub(super) u64);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,7 +93,8 @@ impl Uploads {
         under_way.first().copied().unwrap_or_else(|| self.seq.load(Ordering::Relaxed) + 1)
     }
 
-    fn begin(&self) -> UnderWay<'_> {
+    /// Begins a segment.
+    pub(super) fn begin(&self) -> UnderWay<'_> {
         let mut under_way = lock(&self.under_way);
         let seq = self.next();
         under_way.insert(seq);
@@ -128,11 +129,11 @@ impl Drop for UnderWay<'_> {
 }
 
 /// Rows on their way into a segment.
-struct Gathered {
-    builder: Builder,
-    leads: HashMap<u32, Lead>,
+pub(super) struct Gathered {
+    pub(super) builder: Builder,
+    pub(super) leads: HashMap<u32, Lead>,
     /// Rows whose values do not match their checksums, here and elsewhere.
-    rotten: Vec<(Bytes, Version)>,
+    pub(super) rotten: Vec<(Bytes, Version)>,
 }
 
 /// Uploads until `stop`, which breaks off what is under way: it is done again after the next start.
@@ -213,14 +214,34 @@ async fn upload_segment(driver: &Driver, objects: &ObjectStore, served: &[u32]) 
         tracing::error!(rows = gathered.rotten.len(), "rows that do not match their checksums are not uploaded");
         driver.disk.set_aside(gathered.rotten).await?;
     }
-    if gathered.builder.is_empty() {
-        return Ok(0);
+    Ok(store(driver, objects, gathered.builder, &gathered.leads).await?.rows)
+}
+
+/// What has become of a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    /// Rows that count.
+    pub(super) rows: usize,
+    /// Bytes that were stored.
+    pub(super) bytes: u64,
+}
+
+/// Stores a segment, unless nothing is in it, and makes it count.
+pub(super) async fn store(
+    driver: &Driver,
+    objects: &ObjectStore,
+    builder: Builder,
+    leads: &HashMap<u32, Lead>,
+) -> Result<Done, NodeError> {
+    if builder.is_empty() {
+        return Ok(Done::default());
     }
-    let built = gathered.builder.finish().map_err(malformed)?;
+    let built = builder.finish().map_err(malformed)?;
+    let bytes = built.bytes.len() as u64;
     objects.put_segment(&built).await?;
     driver.metrics.bucket.segments.inc();
-    driver.metrics.bucket.segment_bytes.inc_by(built.bytes.len() as u64);
-    count(driver, built, &gathered.leads).await
+    driver.metrics.bucket.segment_bytes.inc_by(bytes);
+    Ok(Done { rows: count(driver, built, leads).await?, bytes })
 }
 
 async fn gather(
@@ -244,7 +265,12 @@ async fn gather(
 }
 
 /// Adds a row, unless it is not committed or not this node's to upload.
-async fn pack(driver: &Driver, objects: &ObjectStore, gathered: &mut Gathered, mut row: Row) -> Result<(), NodeError> {
+pub(super) async fn pack(
+    driver: &Driver,
+    objects: &ObjectStore,
+    gathered: &mut Gathered,
+    mut row: Row,
+) -> Result<(), NodeError> {
     let (partition, version) = (row.partition, row.metadata.version);
     let lead = gathered.leads.get(&partition).copied();
     // What is not committed may never be.

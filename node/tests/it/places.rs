@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cairn_api_spec::{Version, operation::Metadata};
 use cairn_engine::checksum;
-use cairn_node::tiers::disk::{Mark, Row};
+use cairn_node::tiers::disk::{Mark, Packed, Row};
 use cairn_object_tier::{Origin, Place, SegmentName};
 
 use crate::support::TestStore;
@@ -100,4 +100,60 @@ async fn a_copied_row_does_not_undo_an_upload_that_is_known_here() {
     disk.ingest(page).await.unwrap();
     let rows = disk.scan_places(0, 0, 10_000).await.unwrap().0;
     assert_eq!(rows.iter().filter(|row| row.place.is_some()).count() as u64, ROWS);
+}
+
+#[tokio::test]
+async fn a_segment_is_known_by_the_bytes_that_are_current_in_it() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1))).await.unwrap();
+    let live = async |partitions: &[u32]| {
+        let (mut all, mut cursor) = (Vec::new(), 0);
+        loop {
+            let (page, next) = disk.live_in_segments(partitions, cursor, 3).await.unwrap();
+            all.extend(page.into_iter().map(|(name, live)| (name.0.seq, live)));
+            cursor = next;
+            if next == 0 {
+                return all;
+            }
+        }
+    };
+    assert_eq!(live(&[0]).await, (0..10).map(|seq| (seq, 300_000)).collect::<Vec<_>>());
+    assert!(live(&[1]).await.iter().all(|(_, live)| *live == 0));
+
+    // All of the first segment is overwritten, and a tenth of the second is removed.
+    let newer = |number| {
+        let version = Version(number + 10_001);
+        let value = Bytes::from(vec![8; 3_000]);
+        let metadata = Metadata { version, ..row(number).metadata };
+        Row { metadata, checksum: checksum(&name(number), version, &value), value: Some(value), ..row(number) }
+    };
+    disk.ingest((0..100).map(newer).collect()).await.unwrap();
+    disk.remove_names((100..110).map(|number| (name(number), Version(number + 1))).collect()).await.unwrap();
+    assert_eq!(live(&[0]).await[..3], [(0, 0), (1, 270_000), (2, 300_000)]);
+    let Place::Packed { segment, offset } = place(110) else { unreachable!() };
+    let mut packed = disk.packed_in(&segment, &[0]).await.unwrap();
+    packed.sort_by_key(|packed| packed.version);
+    assert_eq!((packed.len(), &packed[0]), (90, &Packed { name: name(110), version: Version(111), offset }));
+
+    // A row that was overwritten keeps the place of its former version until the new one has one.
+    disk.remove_names((0..100).map(|number| (name(number), Version(number + 10_001))).collect()).await.unwrap();
+    disk.forget_objects().await.unwrap();
+    assert_eq!(live(&[0]).await[..2], [(1, 270_000), (2, 300_000)]);
+}
+
+#[tokio::test]
+async fn an_older_row_that_comes_late_does_not_change_what_is_known_of_the_newer_one() {
+    let store = stored().await;
+    let disk = &store.driver.disk;
+    disk.mark_uploaded(marks(|number| Version(number + 1))).await.unwrap();
+    let older = Row { dirty: false, object_version: Version(1), ..row(0) };
+    let newer = Row { metadata: Metadata { version: Version(5_000), ..row(0).metadata }, ..row(0) };
+    disk.ingest(vec![newer]).await.unwrap();
+    let mark = Mark { name: name(0), version: Version(5_000), place: Some(place(7)) };
+    disk.mark_uploaded(vec![mark]).await.unwrap();
+    disk.ingest(vec![Row { place: Some(place(0)), ..older }]).await.unwrap();
+    let row = disk.load(name(0), true).await.unwrap().unwrap();
+    assert_eq!((row.metadata.version, row.object_version), (Version(5_000), Version(5_000)));
+    assert_eq!(disk.place(&row).await.unwrap(), Some(place(7)));
 }

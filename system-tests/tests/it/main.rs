@@ -11,6 +11,7 @@ mod losses;
 mod membership;
 mod metrics;
 mod object_store;
+mod restores;
 mod shutdown;
 mod startup;
 mod support;

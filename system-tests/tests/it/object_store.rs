@@ -1,9 +1,9 @@
 //! An object store that is slow, or gone: hot keys and writes do not notice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cairn_api_spec::{Bucket, EntryName, ErrorCode, Version};
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 
 use crate::support::{Cluster, Mode, PATIENCE, Setup, eventually, key_url, sends_problem};
 
@@ -190,31 +190,6 @@ async fn objects_of_one_version_each_are_read_and_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_keys_are_restored_by_few_requests() {
-    let (master, node) = (&[("PARTITIONS", "64"), ("REPLICATION_FACTOR", "1")], &[("UPLOAD_LINGER", "2s")]);
-    let setup = Setup { nodes: 1, object_store: true, master, node, ..Setup::default() };
-    let mut cluster = Cluster::start(setup).await;
-    let entries: Vec<_> = (0..20_000).map(|i| (format!("key {i}"), format!("value {i}"))).collect();
-    cluster.import(&entries).await;
-    cluster.uploaded().await;
-    let requests = |cluster: &Cluster| {
-        ["GetObject", "ListObjectsV2", "HeadObject", "PutObject"].map(|name| cluster.store().requests(name))
-    };
-    cluster.nodes[0].kill();
-    let before = requests(&cluster);
-    cluster.wipe_node(0);
-    let start = Instant::now();
-    cluster.restart_node(0).await;
-    cluster.ready().await;
-    let took = start.elapsed();
-    let [gets, lists, heads, puts] = requests(&cluster);
-    let asked = [gets - before[0], lists - before[1], heads - before[2], puts - before[3]];
-    eprintln!("20000 keys restored in {:.1} s; GET, LIST, HEAD, PUT: {asked:?}", took.as_secs_f64());
-    assert!(asked.iter().sum::<u64>() < 2_000, "{asked:?}");
-    cluster.read_back(&entries[..200]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_needs_leaves_the_bucket() {
     let node = &[("COLLECT_AFTER", "1s")];
     let master = &[("PARTITIONS", "16")];
@@ -231,6 +206,41 @@ async fn what_nobody_needs_leaves_the_bucket() {
     })
     .await;
     cluster.read_back(&entries).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_in_segments_that_are_mostly_dead_moves_and_they_leave_the_bucket() {
+    // Most values are in the bucket alone.
+    let node = &[("COLLECT_AFTER", "1s"), ("UPLOAD_LINGER", "1s"), ("DISK_MAX_BYTES", "64KiB"), ("LRU_SIZE", "16")];
+    let master = &[("PARTITIONS", "8")];
+    let mut cluster = Cluster::start(Setup { nodes: 2, object_store: true, master, node, ..Setup::default() }).await;
+    cluster.settled().await;
+    let entries: Vec<_> = (0..600).map(|i| (format!("key {i}"), format!("{i:02000}"))).collect();
+    cluster.import(&entries).await;
+    cluster.uploaded().await;
+    let before = cluster.store().bytes("segments/");
+    let (kept, deleted) = entries.split_at(100);
+    stream::iter(deleted)
+        .for_each_concurrent(16, async |(key, _)| {
+            assert_eq!(cluster.client.delete(&key_url(cluster.url(), key)).await.status, 204, "{key}");
+        })
+        .await;
+    cluster.uploaded().await;
+    eventually("the bucket becomes smaller", PATIENCE * 2, async || match cluster.store().bytes("segments/") {
+        bytes if bytes < before / 3 => Ok(()),
+        bytes => Err(format!("{bytes} of {before} bytes")),
+    })
+    .await;
+    let mut moved = 0.0;
+    for index in 0..2 {
+        moved += cluster.metric(index, "cairn_moved_bytes_total").await;
+    }
+    assert!((200_000.0..before as f64).contains(&moved), "{moved} bytes were moved");
+    cluster.read_back(kept).await;
+    cluster.lose_all_disks().await;
+    cluster.read_back(kept).await;
+    let gone = cluster.read(cluster.url(), deleted.iter().map(|(key, _)| key)).await;
+    assert!(gone.iter().all(|reply| reply.status == 404), "deleted keys are back");
 }
 
 async fn lose_all_disks(cluster: &mut Cluster) {

@@ -1,6 +1,6 @@
 //! What may be removed from the bucket (P3), what is moved before, and which rows of deletions may go.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use cairn_api_spec::Version;
 
@@ -11,6 +11,8 @@ use crate::{
 
 /// Segments whose live share is below this, in percent, are moved.
 const LIVE_PERCENT: u64 = 50;
+/// Bytes between two values that are fetched with both, since a request costs more.
+const GAP_BYTES: u64 = 64 << 10;
 
 /// A checkpoint that its partition's primary knows to be in the bucket, which is what releases are based on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,12 @@ pub struct Basis {
     pub segments: HashSet<Arc<SegmentName>>,
     /// The objects of single values that it refers to.
     pub values: HashSet<Arc<ValueName>>,
+}
+
+/// Whether releases may be based on a checkpoint: no other of its partition counts before it. In a cluster that was begun
+/// anew on an old bucket one may, which has the same watermark, a higher epoch, and other places.
+pub fn may_be_basis<'a>(own: &CheckpointName, others: impl IntoIterator<Item = &'a CheckpointName>) -> bool {
+    others.into_iter().all(|other| other.order() <= own.order())
 }
 
 impl Basis {
@@ -96,4 +104,18 @@ pub fn is_worth_moving(share: Share) -> bool {
 /// How many bytes may be moved: never more in all than clients have written, so that a byte is written twice at most.
 pub fn moving_budget(written: u64, moved: u64) -> u64 {
     written.saturating_sub(moved)
+}
+
+/// The parts of a segment to fetch for values that lie there: one part for those that are near to each other.
+pub fn parts(values: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_unstable_by_key(|value| value.start);
+    let mut parts: Vec<Range<u64>> = Vec::new();
+    for value in values {
+        match parts.last_mut() {
+            Some(last) if value.start <= last.end.saturating_add(GAP_BYTES) => last.end = last.end.max(value.end),
+            _ => parts.push(value),
+        }
+    }
+    parts
 }

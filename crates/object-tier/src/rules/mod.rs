@@ -20,7 +20,8 @@
 //! - **Takeover.** A new primary may have missed where its predecessor moved values. Before it publishes or releases
 //!   anything it takes over the places from the checkpoint with the highest order, none of which can have been removed.
 //! - **Restore.** It ends with a checkpoint of its own, before anything is served. Otherwise a record that arrives later
-//!   would count at the next restore, and bring back what was found to be gone.
+//!   would count at the next restore, and bring back what was found to be gone. Only the first primary that a partition
+//!   ever has, and that finds nothing, needs none: nobody was there before who could still store anything.
 
 pub mod checkpoint;
 pub mod collect;

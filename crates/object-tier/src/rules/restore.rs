@@ -22,6 +22,15 @@ pub fn counts(watermark: Version, version: Version) -> bool {
     version > watermark
 }
 
+/// Whether a restore ends with a checkpoint, before anything is served. `is_first`: the process that restores took the lead
+/// in the partition's first epoch. `found`: the bucket has something of the partition.
+///
+/// The checkpoint is what keeps dead whatever a deposed primary stores later, also where nothing was found. Before the
+/// first epoch there was none, so nothing can come.
+pub fn ends_with_checkpoint(is_first: bool, found: bool) -> bool {
+    found || !is_first
+}
+
 /// What the segments say beside a checkpoint: the newest record of each key above its watermark.
 #[derive(Debug, Default)]
 pub struct Above {

@@ -5,8 +5,11 @@ use cairn_object_tier::{
     CheckpointName,
     rules::{
         checkpoint::{self, Since, floor, may_publish, watermark},
-        collect::{Share, grace_is_over, is_versioned_released, is_worth_moving, moving_budget, tombstone_may_go},
-        restore::newest,
+        collect::{
+            Share, grace_is_over, is_versioned_released, is_worth_moving, may_be_basis, moving_budget, parts,
+            tombstone_may_go,
+        },
+        restore::{ends_with_checkpoint, newest},
         upload::{Lead, Teller, Waiting, believes, counts, linger},
     },
     segment::CUT_BYTES,
@@ -136,4 +139,29 @@ fn what_is_mostly_dead_is_moved_and_what_is_useless_goes_after_its_grace() {
     assert!(is_versioned_released(false, Version(9), Version(9)));
     assert!(!is_versioned_released(true, Version(9), Version(9)));
     assert!(!is_versioned_released(false, Version(9), Version(8)));
+}
+
+#[test]
+fn values_that_are_near_to_each_other_are_fetched_together() {
+    let far = 1 << 20;
+    assert_eq!(parts([20..30, far..far + 5, 0..10]), [0..30, far..far + 5]);
+    assert_eq!(parts([0..50, 10..20]), [0..50]);
+    assert!(parts([]).is_empty());
+}
+
+#[test]
+fn only_the_first_primary_that_finds_nothing_needs_no_checkpoint() {
+    assert!(!ends_with_checkpoint(true, false));
+    assert!(ends_with_checkpoint(true, true));
+    assert!(ends_with_checkpoint(false, false));
+    assert!(ends_with_checkpoint(false, true));
+}
+
+#[test]
+fn nothing_is_released_by_a_checkpoint_that_does_not_count() {
+    let checkpoint =
+        |watermark, epoch| CheckpointName { partition: 1, watermark: Version(watermark), epoch, origin: origin(1) };
+    assert!(may_be_basis(&checkpoint(5, 2), []));
+    assert!(may_be_basis(&checkpoint(5, 2), [&checkpoint(5, 1), &checkpoint(4, 9), &checkpoint(5, 2)]));
+    assert!(!may_be_basis(&checkpoint(5, 2), [&checkpoint(5, 1), &checkpoint(5, 9)]));
 }

@@ -56,7 +56,7 @@ pub(crate) enum Action {
 }
 
 /// The epoch of the first primary. The next one has a digit more.
-const EPOCH: u64 = 9;
+pub(crate) const EPOCH: u64 = 9;
 
 impl Model for Situation {
     type State = State;
@@ -64,7 +64,7 @@ impl Model for Situation {
 
     fn init_states(&self) -> Vec<State> {
         let keys = usize::from(self.keys);
-        let host = Host { session: 1, seq: 0, rows: vec![None; keys], basis: None, reconciled: true };
+        let host = Host { session: 1, seq: 0, rows: vec![None; keys], basis: None, reconciled: false };
         vec![State {
             late: self.late,
             bug: self.bug,
@@ -73,7 +73,7 @@ impl Model for Situation {
             hosts: vec![host; NODES],
             bucket: Bucket::default(),
             tells: Vec::new(),
-            restore: None,
+            restore: Some(Restore::Begun),
             last: cairn_api_spec::Version::NONE,
             uncommitted: None,
             truth: vec![None; keys],

@@ -24,6 +24,8 @@ pub(crate) enum Bug {
     TombstoneEarly,
     /// Uploads count whoever leads when the answer comes.
     NoFence,
+    /// What moves to another segment is taken to be there before the bucket has said so.
+    MovedEarly,
     /// What is sent again is sent under the same name.
     NameUsedTwice,
     /// The checkpoint that counts is the last by name.
@@ -34,6 +36,10 @@ pub(crate) enum Bug {
     NotReconciled,
     /// A restore ends without a checkpoint.
     RestoreUnsettled,
+    /// A restore believes a listing that began before its node took the lead.
+    ListedBeforeLeading,
+    /// A restore that finds nothing ends without a checkpoint, though others have led before.
+    NothingFoundUnsettled,
     /// A checkpoint is published though it saw a write that is not committed.
     UncommittedHides,
     /// A replica believes a former primary.
@@ -81,6 +87,11 @@ fn counting_uploads_without_the_fence_is_found() {
 }
 
 #[test]
+fn counting_what_moves_before_it_is_there_is_found() {
+    find(Bug::MovedEarly, exhaustive::there_and_back());
+}
+
+#[test]
 fn using_a_name_twice_is_found() {
     find(Bug::NameUsedTwice, exhaustive::late_segments());
 }
@@ -103,6 +114,16 @@ fn trusting_places_after_a_takeover_is_found() {
 #[test]
 fn serving_before_a_restore_is_settled_is_found() {
     find(Bug::RestoreUnsettled, exhaustive::loss_after_loss());
+}
+
+#[test]
+fn believing_an_old_listing_is_found() {
+    find(Bug::ListedBeforeLeading, exhaustive::loss());
+}
+
+#[test]
+fn serving_before_a_restore_of_nothing_is_settled_is_found() {
+    find(Bug::NothingFoundUnsettled, exhaustive::loss_after_loss());
 }
 
 #[test]

@@ -6,12 +6,13 @@ use cairn_object_tier::{
     Place, Record,
     rules::{
         checkpoint::floor,
-        restore::{Above, counts},
+        restore::{Above, counts, ends_with_checkpoint},
     },
 };
 
 use crate::{
     bucket::{Bucket, Checkpoint, Fact, Id, Request},
+    model::EPOCH,
     planted::Bug,
     state::{Row, State},
 };
@@ -105,7 +106,11 @@ impl State {
             Restore::Begun => {
                 let checkpoint = self.bucket.newest_checkpoint(self.bug).cloned();
                 let segments = self.bucket.segments.iter().map(|segment| segment.id).collect();
-                self.restore = Some(Restore::Listed { checkpoint, segments });
+                self.restore = Some(match self.bug {
+                    // It began when nothing was there yet.
+                    Some(Bug::ListedBeforeLeading) => Restore::Listed { checkpoint: None, segments: Vec::new() },
+                    _ => Restore::Listed { checkpoint, segments },
+                });
             }
             Restore::Listed { checkpoint, segments } => {
                 let keys = self.truth.len();
@@ -118,7 +123,9 @@ impl State {
                 let newest = rows.iter().flatten().map(|(fact, _)| fact.version).max().unwrap_or_default();
                 let watermark = floor(self.epoch).max(highest).max(newest);
                 self.restore = Some(Restore::Read { rows: rows.clone(), watermark });
-                if self.bug == Some(Bug::RestoreUnsettled) {
+                let found = checkpoint.is_some() || newest > Version::NONE;
+                let is_first = self.epoch == EPOCH || self.bug == Some(Bug::NothingFoundUnsettled);
+                if !ends_with_checkpoint(is_first, found) || self.bug == Some(Bug::RestoreUnsettled) {
                     self.serve(&rows, watermark);
                 }
             }

@@ -141,6 +141,9 @@ impl State {
             return false;
         }
         let id = self.mint();
+        if moving && self.bug == Some(Bug::MovedEarly) {
+            self.leader().rows.iter_mut().flatten().for_each(|row| row.place = Some(id));
+        }
         self.put(Request::PutSegment(Segment { id, epoch: self.epoch, facts }));
         true
     }

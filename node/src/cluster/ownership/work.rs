@@ -1,13 +1,18 @@
 //! What a new role asks for and takes a while: restoring, merging, learning and dropping a partition's rows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_api_spec::Version;
 use cairn_engine::NodeId;
 use cairn_replication::Member;
 
 use super::Ownership;
-use crate::{cluster::transfer, error::NodeError, tiers::disk::HeldPartition};
+use crate::{
+    cluster::transfer,
+    driver::restore::{Restore, Restored},
+    error::NodeError,
+    tiers::disk::HeldPartition,
+};
 
 /// Pauses after failures: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -33,17 +38,26 @@ impl Ownership {
         });
     }
 
-    /// Brings back what the object store has, then takes the lead.
-    pub(super) async fn restore(&self, partition: u32, generation: u64) {
-        let restored = retry("a partition cannot be restored", partition, || async {
-            let _slot = self.slots.acquire().await;
-            self.driver.disk.drop_partition(partition).await?;
-            let epoch = self.driver.partitions.lock(partition).replica().entry().epoch;
-            let restored = self.driver.restore(partition, epoch).await?;
-            let held = HeldPartition { generation, last_version: restored.last };
-            let count = restored.keys;
-            self.driver.disk.adopt_partition(partition, held).await?;
-            Ok((held, count))
+    /// Brings back what the object store has, then takes the lead. This node was given the partition at `since`, in its
+    /// first epoch or (`is_first` is false) in a later one.
+    pub(super) async fn restore(&self, partition: u32, generation: u64, is_first: bool, since: Instant) {
+        // What has failed with one listing is tried with a later one.
+        let mut since = Some(since);
+        let restored = retry("a partition cannot be restored", partition, || {
+            let since = since.take().unwrap_or_else(Instant::now);
+            async move {
+                let listing = self.driver.objects.as_ref().map(|objects| objects.listing(since));
+                let _slot = self.slots.acquire().await;
+                self.driver.disk.drop_partition(partition).await?;
+                let epoch = self.driver.partitions.lock(partition).replica().entry().epoch;
+                let Restored { keys, last } = match &listing {
+                    Some(listing) => self.driver.restore(Restore { partition, epoch, is_first }, listing).await?,
+                    None => Restored { keys: 0, last: Version::NONE },
+                };
+                let held = HeldPartition { generation, last_version: last };
+                self.driver.disk.adopt_partition(partition, held).await?;
+                Ok((held, keys))
+            }
         });
         let (held, count) = restored.await;
         if count > 0 {
@@ -107,7 +121,11 @@ impl Ownership {
 }
 
 /// Does something again until it works; the task that it stands in ends it.
-async fn retry<T, F: Future<Output = Result<T, NodeError>>>(what: &str, partition: u32, work: impl Fn() -> F) -> T {
+async fn retry<T, F: Future<Output = Result<T, NodeError>>>(
+    what: &str,
+    partition: u32,
+    mut work: impl FnMut() -> F,
+) -> T {
     let mut pause = BACKOFF.0;
     loop {
         match work().await {

@@ -6,6 +6,7 @@
 mod idempotency;
 mod loader;
 mod maintenance;
+mod notes;
 mod places;
 mod queue;
 mod scan;
@@ -27,7 +28,7 @@ use sqlx::{
 use tokio_util::task::AbortOnDropHandle;
 
 pub use maintenance::HeldPartition;
-pub use places::{Mark, Waiting, from_peer, to_peer};
+pub use places::{Mark, Packed, Waiting, from_peer, to_peer};
 pub use queue::{Committed, Stored, Write};
 pub use scan::Totals;
 

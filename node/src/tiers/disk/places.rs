@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use cairn_api_spec::{Version, peer};
-use cairn_object_tier::Place;
-use sqlx::{Connection, Row as _, SqliteConnection, sqlite::SqliteRow};
+use cairn_object_tier::{Place, SegmentName};
+use sqlx::{Connection, Row as _, sqlite::SqliteRow};
 
-use super::{Disk, Row, maintenance::VACUUM_PAGES};
+use super::{Disk, Row, maintenance::VACUUM_PAGES, notes};
 use crate::error::NodeError;
 
 /// Rows whose lengths are added up to see whether a segment is full.
@@ -23,6 +23,17 @@ pub struct Mark {
     pub version: Version,
     /// Where its value is; `None` for a deletion.
     pub place: Option<Place>,
+}
+
+/// A row whose current value is in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// See `EntryName::as_bytes`.
+    pub name: Bytes,
+    /// The version.
+    pub version: Version,
+    /// The value's first byte in the segment.
+    pub offset: u64,
 }
 
 /// What waits for its upload.
@@ -117,6 +128,74 @@ impl Disk {
         Ok((rows, next))
     }
 
+    /// How many bytes of values each segment has that are current in those partitions, from `cursor` (0 at first) on, and
+    /// the cursor for the next page (0 at the end).
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn live_in_segments(
+        &self,
+        partitions: &[u32],
+        cursor: i64,
+        limit: u32,
+    ) -> Result<(Vec<(Arc<SegmentName>, u64)>, i64), NodeError> {
+        let found = sqlx::query(
+            "SELECT o.id, o.name, (SELECT coalesce(sum(e.size), 0) FROM places p \
+             JOIN entries e ON e.id = p.id AND e.version = p.version WHERE p.object = o.id AND e.object_version = e.version \
+             AND e.dirty = 0 AND e.tombstone = 0 AND e.partition IN (SELECT value FROM json_each(?))) \
+             FROM objects o WHERE o.id > ? ORDER BY o.id LIMIT ?",
+        )
+        .bind(super::json_list(partitions))
+        .bind(cursor)
+        .bind(limit)
+        .fetch_all(&self.scans)
+        .await?;
+        let mut segments = Vec::with_capacity(found.len());
+        for row in &found {
+            // Values that have objects of their own stand there, too.
+            if let Ok(name) = row.try_get::<&str, _>(1)?.parse::<SegmentName>() {
+                segments.push((Arc::new(name), row.try_get::<i64, _>(2)?.cast_unsigned()));
+            }
+        }
+        let last = found.last().filter(|_| found.len() == limit as usize);
+        Ok((segments, last.map_or(Ok(0), |row| row.try_get(0))?))
+    }
+
+    /// The rows of those partitions whose current values a segment has.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn packed_in(&self, segment: &SegmentName, partitions: &[u32]) -> Result<Vec<Packed>, NodeError> {
+        let found = sqlx::query(
+            "SELECT e.name, e.version, p.offset FROM objects o JOIN places p ON p.object = o.id \
+             JOIN entries e ON e.id = p.id AND e.version = p.version WHERE o.name = ? AND e.object_version = e.version \
+             AND e.dirty = 0 AND e.tombstone = 0 AND e.partition IN (SELECT value FROM json_each(?))",
+        )
+        .bind(segment.to_string())
+        .bind(super::json_list(partitions))
+        .fetch_all(&self.scans)
+        .await?;
+        let number = |row: &SqliteRow, index: usize| row.try_get::<i64, _>(index).map(i64::cast_unsigned);
+        let packed = |row: &SqliteRow| {
+            let name = Bytes::copy_from_slice(row.try_get(0)?);
+            Ok(Packed { name, version: Version(number(row, 1)?), offset: number(row, 2)? })
+        };
+        found.iter().map(packed).collect()
+    }
+
+    /// Forgets objects that hold no row's value any more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn forget_objects(&self) -> Result<(), NodeError> {
+        const FORGET: &str = "DELETE FROM objects WHERE id IN (SELECT o.id FROM objects o \
+             WHERE NOT EXISTS (SELECT 1 FROM places p WHERE p.object = o.id) LIMIT 1000)";
+        self.with_writer(|connection| {
+            Box::pin(async move { sqlx::query(FORGET).execute(connection).await.map(|_| ()) })
+        })
+        .await
+    }
+
     /// The places of a partition's rows behind `after` up to `end`.
     pub(super) async fn places(
         &self,
@@ -151,19 +230,7 @@ impl Disk {
         self.with_writer(move |connection| {
             Box::pin(async move {
                 let mut transaction = connection.begin().await?;
-                for Mark { name, version, place } in &marks {
-                    let object_version = if place.is_some() { *version } else { Version::NONE };
-                    let marked =
-                        sqlx::query("UPDATE entries SET object_version = ?, dirty = 0 WHERE name = ? AND version = ?")
-                            .bind(object_version.0.cast_signed())
-                            .bind(&name[..])
-                            .bind(version.0.cast_signed())
-                            .execute(&mut *transaction)
-                            .await?;
-                    if let Some(place) = place.as_ref().filter(|_| marked.rows_affected() > 0) {
-                        set(&mut transaction, name, *version, place).await?;
-                    }
-                }
+                notes::note(&mut transaction, &marks, true).await?;
                 transaction.commit().await
             })
         })
@@ -251,33 +318,6 @@ const PUT_BACK: [&str; 4] = [
     "INSERT INTO entries SELECT * FROM kept ORDER BY id",
     "INSERT INTO places SELECT * FROM kept_places ORDER BY id",
 ];
-
-/// Notes where a row's value is.
-pub(super) async fn set(
-    connection: &mut SqliteConnection,
-    name: &[u8],
-    version: Version,
-    place: &Place,
-) -> Result<(), sqlx::Error> {
-    let Some(peer::Place { object, offset }) = to_peer(place) else {
-        return Ok(());
-    };
-    sqlx::query("INSERT INTO objects (name) VALUES (?) ON CONFLICT DO NOTHING")
-        .bind(&object)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query(
-        "INSERT OR REPLACE INTO places (id, version, object, offset) \
-         SELECT e.id, e.version, o.id, ? FROM entries e, objects o WHERE e.name = ? AND e.version = ? AND o.name = ?",
-    )
-    .bind(offset.cast_signed())
-    .bind(name)
-    .bind(version.0.cast_signed())
-    .bind(object)
-    .execute(connection)
-    .await
-    .map(|_| ())
-}
 
 fn read(row: &SqliteRow, first: usize) -> Result<Place, sqlx::Error> {
     let (object, offset): (String, i64) = (row.try_get(first)?, row.try_get(first + 1)?);

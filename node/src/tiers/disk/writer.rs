@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use cairn_api_spec::{Version, operation::Metadata};
+use cairn_api_spec::operation::Metadata;
 use cairn_engine::{Change, TierError, checksum};
+use cairn_object_tier::Place;
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection,
     query::Query,
@@ -18,7 +19,7 @@ use sqlx::{
 };
 
 use super::{
-    COLUMNS, Row, idempotency, places,
+    COLUMNS, Mark, Row, idempotency, notes,
     queue::{Committed, Job, Queue, Write},
 };
 use crate::error::NodeError;
@@ -137,22 +138,16 @@ pub(super) async fn ingest(connection: &mut SqliteConnection, rows: &[Row]) -> R
     for chunk in rows.chunks(MAX_STATEMENT_ROWS) {
         let records: Vec<_> = chunk.iter().map(Record::of_row).collect();
         upsert(&mut transaction, records.iter()).await?;
-        for row in chunk.iter().filter(|row| row.object_version > Version::NONE) {
-            // The row here may be newer, or this node may have been told of a later upload since the page was read.
-            sqlx::query(
-                "UPDATE entries SET object_version = ?1 WHERE name = ?2 AND version = ?3 AND object_version < ?1",
-            )
-            .bind(row.object_version.0.cast_signed())
-            .bind(&row.name[..])
-            .bind(row.metadata.version.0.cast_signed())
-            .execute(&mut *transaction)
-            .await?;
-            if let Some(place) = row.place.as_ref() {
-                places::set(&mut transaction, &row.name, row.metadata.version, place).await?;
-            }
-        }
     }
+    let uploaded = rows.iter().filter(|row| row.object_version == row.metadata.version && !row.tombstone);
+    let marks: Vec<Mark> = uploaded.map(mark).collect();
+    notes::note(&mut transaction, &marks, false).await?;
     transaction.commit().await
+}
+
+fn mark(row: &Row) -> Mark {
+    let place = row.place.clone().unwrap_or(Place::Versioned);
+    Mark { name: row.name.clone(), version: row.metadata.version, place: Some(place) }
 }
 
 /// The parts of a row, borrowed from wherever they are.

@@ -1,10 +1,11 @@
 //! The requests that are made of a bucket. Names are without the prefix.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use aws_sdk_s3::{
     error::{DisplayErrorContext, SdkError},
     primitives::ByteStream,
+    types::{CommonPrefix, Object},
 };
 use bytes::Bytes;
 use cairn_engine::TierError;
@@ -100,6 +101,27 @@ impl ObjectStore {
             drop(timer);
             let page = page.map_err(failed)?;
             names.extend(page.contents().iter().filter_map(|object| Some(object.key()?.get(skipped..)?.to_owned())));
+        }
+    }
+
+    /// The first parts of all names.
+    pub(super) async fn list_directories(&self) -> Result<HashSet<String>, NodeError> {
+        let prefix = self.key("");
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&prefix).delimiter("/");
+        let mut pages = request.into_paginator().send();
+        let mut directories = HashSet::new();
+        loop {
+            let timer = self.durations.list.start_timer();
+            let Some(page) = pages.next().await else {
+                timer.stop_and_discard();
+                return Ok(directories);
+            };
+            drop(timer);
+            let page = page.map_err(failed)?;
+            let common = page.common_prefixes().iter().filter_map(CommonPrefix::prefix);
+            // Servers that know no delimiters give whole names.
+            let names = common.chain(page.contents().iter().filter_map(Object::key));
+            directories.extend(names.filter_map(|name| Some(name.get(prefix.len()..)?.split_once('/')?.0.to_owned())));
         }
     }
 

@@ -58,7 +58,7 @@ impl ObjectStore {
         Err(TierError::ObjectStore("checkpoints that are listed cannot be found".to_owned()).into())
     }
 
-    async fn open_checkpoint(&self, name: CheckpointName) -> Result<Option<Checkpoint>, NodeError> {
+    pub(super) async fn open_checkpoint(&self, name: CheckpointName) -> Result<Option<Checkpoint>, NodeError> {
         let text = name.to_string();
         let Some(tail) = self.get_object(&text, Part::Tail(TAIL_BYTES)).await? else { return Ok(None) };
         let trailer = Trailer::read(&tail.bytes, tail.length).map_err(|error| damaged(&text, error))?;

@@ -6,12 +6,14 @@
 //! | `values` | one value, wherever it is |
 //! | `segments` | what segments hold of a partition |
 //! | `checkpoints` | a partition's newest checkpoint |
+//! | `listing` | the names of all of them, listed once for many restores |
 //! | `versioned` | objects of one version each, as they were before there were segments |
 //!
 //! It does what it is told and decides nothing.
 
 mod bucket;
 mod checkpoints;
+mod listing;
 mod segments;
 mod values;
 mod versioned;
@@ -34,8 +36,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 pub use aws_sdk_s3::config::Credentials;
 pub use checkpoints::Checkpoint;
+pub use listing::{Listing, SharedListing};
 
-use self::bucket::Fetched;
+use self::{bucket::Fetched, listing::LastListing};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// One attempt and all attempts of one request.
@@ -90,6 +93,7 @@ pub struct ObjectStore {
     directories: Directories,
     /// The ends of segments that were read last: while many partitions are restored, each reads on in the same ones.
     tails: Arc<Mutex<LruCache<Arc<SegmentName>, Arc<Fetched>>>>,
+    last_listing: Arc<Mutex<LastListing>>,
 }
 
 impl ObjectStore {
@@ -121,6 +125,7 @@ impl ObjectStore {
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             directories: Arc::default(),
             tails: Arc::new(Mutex::new(LruCache::new(MAX_TAILS))),
+            last_listing: Arc::default(),
         }
     }
 }

@@ -1,5 +1,9 @@
-use std::sync::{Arc, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Arc, PoisonError},
+};
 
+use bytes::Bytes;
 use cairn_engine::TierError;
 use cairn_object_tier::{
     FormatError, Record, SegmentName,
@@ -84,6 +88,14 @@ impl ObjectStore {
             Some(bytes) => directory.rows(section, name, bytes).map_err(|error| damaged(&text, error)),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// A part of a segment; `None` when the segment is gone.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn segment_part(&self, name: &SegmentName, range: Range<u64>) -> Result<Option<Bytes>, NodeError> {
+        Ok(self.get_object(&name.to_string(), Part::Range(range)).await?.map(|fetched| fetched.bytes))
     }
 
     /// Forgets the directories of segments that are not among these.

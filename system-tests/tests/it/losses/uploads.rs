@@ -134,15 +134,41 @@ async fn a_key_that_was_deleted_after_an_upload_that_was_executed_and_not_confir
     stay_deleted(&mut cluster, &keys).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_was_deleted_before_a_late_upload_is_executed_stays_deleted() {
-    let (mut cluster, keys, late) = with_a_frozen_uploader().await;
-    changed_by_the_second(&cluster, &keys, Method::DELETE, "").await;
+/// Waits until all that was held is executed.
+async fn executed(late: &Fault) {
     late.release();
     eventually("the late requests are executed", PATIENCE, async || match (late.executed(), late.met()) {
         (executed, met) if executed == met => Ok(()),
         (executed, met) => Err(format!("{executed} of {met}")),
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_a_restore_has_not_found_in_an_empty_bucket_do_not_come_back_with_a_late_upload() {
+    let master = &[("PARTITIONS", "8")];
+    let mut cluster = Cluster::start(Setup { nodes: 1, object_store: true, master, ..Setup::default() }).await;
+    let late = cluster.store().plan(Requests::of("PutObject"), Fate::Held);
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        cluster.put(key, "", "value").await;
+    }
+    eventually("the node uploads", PATIENCE, async || match late.met() {
+        0 => Err("not yet".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    cluster.nodes[0].kill();
+    late.spare_others();
+    stay_deleted(&mut cluster, &keys).await;
+    executed(&late).await;
+    stay_deleted(&mut cluster, &keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_deleted_before_a_late_upload_is_executed_stays_deleted() {
+    let (mut cluster, keys, late) = with_a_frozen_uploader().await;
+    changed_by_the_second(&cluster, &keys, Method::DELETE, "").await;
+    executed(&late).await;
     stay_deleted(&mut cluster, &keys).await;
 }

@@ -122,9 +122,14 @@ impl Fault {
         self.planned.executed.load(Ordering::Relaxed)
     }
 
+    /// No more requests meet it; what is held stays so.
+    pub(crate) fn spare_others(&self) {
+        self.faults.0.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &self.planned));
+    }
+
     /// Ends the fault: no more requests meet it, and what is held is executed.
     pub(crate) fn release(&self) {
-        self.faults.0.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &self.planned));
+        self.spare_others();
         self.planned.is_over.send_replace(true);
     }
 }

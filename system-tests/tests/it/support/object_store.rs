@@ -4,7 +4,7 @@
 //! longer than the test on disks that discard.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, SocketAddr},
     ops::{Bound, Range},
     sync::{Arc, Mutex},
@@ -28,8 +28,8 @@ use s3s::{
     access::{S3Access, S3AccessContext},
     auth::{Credentials, S3Auth, SecretKey},
     dto::{
-        DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
-        ListObjectsV2Input, ListObjectsV2Output, Metadata, Object, PutObjectInput, PutObjectOutput,
+        CommonPrefix, DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput, HeadObjectInput,
+        HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Metadata, Object, PutObjectInput, PutObjectOutput,
     },
     s3_error,
     service::{S3Service, S3ServiceBuilder},
@@ -157,6 +157,13 @@ impl ObjectStore {
     pub(crate) fn count(&self, start: &str) -> usize {
         let start = format!("{PREFIX}/{start}");
         self.objects.stored.lock().unwrap().keys().filter(|key| key.starts_with(&start)).count()
+    }
+
+    /// How many bytes those have.
+    pub(crate) fn bytes(&self, start: &str) -> usize {
+        let start = format!("{PREFIX}/{start}");
+        let objects = self.objects.stored.lock().unwrap();
+        objects.iter().filter(|(key, _)| key.starts_with(&start)).map(|(_, stored)| stored.value.len()).sum()
     }
 
     /// Removes the segments that tell of a deletion.
@@ -361,6 +368,13 @@ fn list(stored: &mut BTreeMap<String, Stored>, input: ListObjectsV2Input) -> Lis
         None => Bound::Included(prefix.clone()),
     };
     let mut keys = stored.range::<String, _>((start, Bound::Unbounded)).map(|(key, _)| key);
+    if let Some(delimiter) = input.delimiter {
+        let rests = keys.map_while(|key| key.strip_prefix(&prefix));
+        let parts: BTreeSet<&str> = rests.filter_map(|rest| Some(rest.split_once(&delimiter)?.0)).collect();
+        let common = |part| CommonPrefix { prefix: Some(format!("{prefix}{part}{delimiter}")) };
+        let common_prefixes = Some(parts.into_iter().map(common).collect());
+        return ListObjectsV2Output { is_truncated: Some(false), common_prefixes, ..ListObjectsV2Output::default() };
+    }
     let limit = usize::try_from(input.max_keys.unwrap_or(1_000)).unwrap();
     let page: Vec<String> = keys.by_ref().take_while(|key| key.starts_with(&prefix)).take(limit).cloned().collect();
     let next = page.last().filter(|_| page.len() == limit).cloned();
