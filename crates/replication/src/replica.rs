@@ -144,6 +144,11 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.committed
     }
 
+    /// Whether this copy's disk has every write up to this version: it may have refused one that was committed before.
+    pub fn has_stored(&self, version: Version) -> bool {
+        self.unstable.iter().all(|unstable| unstable.persisted || unstable.write.version > version)
+    }
+
     /// Every write up to this version is on every in-sync replica.
     pub fn stable(&self) -> Version {
         self.stable

@@ -31,8 +31,8 @@ const PAGE_BYTES: u64 = 1 << 20;
 /// The same of a page without values.
 const PAGE_HEADS: usize = 4_096;
 const PAGE_KEYS: usize = 4_096;
-/// Rows that are read at the same time for one page.
-const LOADS: usize = 64;
+/// Rows that are read at the same time for one page: few, since their values may be large.
+const LOADS: usize = 8;
 const FETCH_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a copy waits for the master to tell its limit, and the one it has without.
 const TOLD_TIMEOUT: Duration = Duration::from_secs(3);

@@ -98,8 +98,11 @@ async fn checkpoint(driver: &Driver, objects: &ObjectStore, partition: u32) -> R
     driver.reconcile(objects, partition).await?;
     let (covers, changed) = (driver.uploads.settled_below(), driver.know(partition, |known| known.changed));
     let committed = driver.partitions.lock(partition).replica().committed();
-    // Everything committed is on the disk after this, and what waits is marked so.
+    // Everything committed is on the disk after this, and what waits is marked so; but what the disk has refused.
     driver.disk.barrier().await?;
+    if !driver.partitions.lock(partition).replica().has_stored(committed) {
+        return Ok(());
+    }
     let waiting = driver.disk.oldest_waiting(partition).await?;
     let Some(watermark) = rule::watermark(lead.epoch, committed, waiting) else { return Ok(()) };
     let head = Head { partition, watermark, epoch: lead.epoch, covers };

@@ -14,7 +14,6 @@ use cairn_object_tier::{
         collect::{Share, is_worth_moving, moving_budget, parts},
         upload::Lead,
     },
-    segment::Builder,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -123,8 +122,8 @@ impl Moving<'_> {
             let (driver, leads) = (self.driver, &self.leads);
             let (_, gathered) = self.filling.get_or_insert_with(|| {
                 let under_way = driver.uploads.begin();
-                let builder = Builder::new(SegmentName(driver.origin(under_way.1)));
-                (under_way, Gathered { builder, leads: leads.clone(), rotten: Vec::new() })
+                let name = SegmentName(driver.origin(under_way.1));
+                (under_way, Gathered::new(name, leads.clone()))
             });
             pack(driver, self.objects, gathered, row).await?;
         }
@@ -166,7 +165,7 @@ impl Moving<'_> {
 
     /// Stores what was packed.
     async fn end_segment(&mut self) -> Result<(), NodeError> {
-        let Some((_under_way, Gathered { builder, leads, rotten })) = self.filling.take() else { return Ok(()) };
+        let Some((_under_way, Gathered { builder, leads, rotten, .. })) = self.filling.take() else { return Ok(()) };
         if !rotten.is_empty() {
             tracing::error!(rows = rotten.len(), "rows that do not match their checksums are not moved");
         }

@@ -37,15 +37,21 @@ use crate::{
     },
 };
 
-/// Rows of one segment at most, and rows read at the same time.
+/// Rows of one segment at most, and rows read at the same time: few, since their values may be large.
 const MAX_ROWS: u32 = 8_192;
-pub(super) const LOADS: usize = 64;
+pub(super) const LOADS: usize = 8;
 /// How often what waits is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often what waits is counted.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// Pauses after failures: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Bytes of values that are stored by themselves, with one segment; and how many of them may fail.
+const MAX_APART_BYTES: usize = 64 << 20;
+const MAX_APART_FAILED: u32 = 2;
+/// How long a value that could not be stored by itself is left alone, and how many are remembered.
+const REST: Duration = Duration::from_secs(30);
+const MAX_RESTING: usize = 1_024;
 /// Which life of the cluster the objects belong to.
 const TERM: u64 = 1;
 
@@ -59,6 +65,8 @@ pub struct Uploads {
     /// Requests that wait for their uploads, and since when.
     awaited: Mutex<(usize, Option<Instant>)>,
     hurry: Notify,
+    /// Values that could not be stored by themselves, and since when.
+    resting: Mutex<HashMap<Bytes, Instant>>,
     /// By partition, what is known of its checkpoints.
     pub(super) known: Mutex<HashMap<u32, Known>>,
 }
@@ -80,6 +88,19 @@ impl Uploads {
         *awaited = (awaited.0 + 1, awaited.1.or_else(|| Some(Instant::now())));
         self.hurry.notify_one();
         Awaited(self)
+    }
+
+    /// Leaves a value alone for a while, so that one which the bucket refuses does not hold up the others.
+    fn rest(&self, name: Bytes) {
+        let mut resting = lock(&self.resting);
+        resting.retain(|_, since| since.elapsed() < REST);
+        if resting.len() < MAX_RESTING {
+            resting.insert(name, Instant::now());
+        }
+    }
+
+    fn rests(&self, name: &Bytes) -> bool {
+        lock(&self.resting).get(name).is_some_and(|since| since.elapsed() < REST)
     }
 
     /// A number for an object, never given before by this process.
@@ -134,6 +155,15 @@ pub(super) struct Gathered {
     pub(super) leads: HashMap<u32, Lead>,
     /// Rows whose values do not match their checksums, here and elsewhere.
     pub(super) rotten: Vec<(Bytes, Version)>,
+    /// What was stored by itself for it, and how many values could not be.
+    apart_bytes: usize,
+    apart_failed: u32,
+}
+
+impl Gathered {
+    pub(super) fn new(name: SegmentName, leads: HashMap<u32, Lead>) -> Self {
+        Self { builder: Builder::new(name), leads, rotten: Vec::new(), apart_bytes: 0, apart_failed: 0 }
+    }
 }
 
 /// Uploads until `stop`, which breaks off what is under way: it is done again after the next start.
@@ -251,10 +281,11 @@ async fn gather(
     name: SegmentName,
 ) -> Result<Gathered, NodeError> {
     let leads = served.iter().filter_map(|partition| Some((*partition, driver.lead_of(*partition)?))).collect();
-    let mut gathered = Gathered { builder: Builder::new(name), leads, rotten: Vec::new() };
+    let mut gathered = Gathered::new(name, leads);
     let names = driver.disk.dirty(served, MAX_ROWS).await?;
     let mut rows = stream::iter(names).map(|name| driver.disk.load(name, true)).buffered(LOADS);
     while !gathered.builder.is_full()
+        && gathered.apart_bytes < MAX_APART_BYTES
         && let Some(row) = rows.next().await
     {
         if let Some(row) = row?.filter(|row| row.dirty) {
@@ -283,9 +314,18 @@ pub(super) async fn pack(
     };
     let value = match value {
         Some(value) if value.len() > MAX_PACKED_BYTES => {
+            if gathered.apart_failed >= MAX_APART_FAILED || driver.uploads.rests(&row.name) {
+                return Ok(());
+            }
+            gathered.apart_bytes += value.len();
             let origin = driver.origin(driver.uploads.next());
             let name = ValueName { partition, epoch: lead.epoch, version, origin };
-            objects.put_value(&name, value).await?;
+            if let Err(error) = objects.put_value(&name, value).await {
+                tracing::warn!(partition, %error, "a large value is not uploaded now");
+                gathered.apart_failed += 1;
+                driver.uploads.rest(row.name);
+                return Ok(());
+            }
             record.place = Some(Place::Object(name.into()));
             None
         }
