@@ -86,12 +86,14 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         out.extend(self.lost.take().map(Effect::Lost));
     }
 
-    /// Nobody is left to take the place of a failing primary. What it has answered stays, and so does what its disk takes;
-    /// what became of the rest nobody has been told.
+    /// Nobody is left to take the place of a failing primary. What it has answered, or found in its takeover, stays, and so
+    /// does what its disk takes; what became of the rest nobody has been told.
     pub(crate) fn go_on_alone(&mut self, out: &mut Vec<Effect<N, D>>) {
         let committed = self.committed;
-        self.unstable.retain(|unstable| !unstable.failed || unstable.write.version <= committed);
-        let answered = self.unstable.iter().filter(|unstable| unstable.failed);
+        let may_be_answered = committed.max(self.taken_over);
+        self.unstable.retain(|unstable| !unstable.failed || unstable.write.version <= may_be_answered);
+        let is_answered = |unstable: &&Unstable<D>| unstable.failed && unstable.write.version <= committed;
+        let answered = self.unstable.iter().filter(is_answered);
         out.extend(answered.map(|unstable| Effect::Committed(unstable.write.clone())));
         self.role = Role::Syncing;
         self.admit_loss(out);

@@ -99,6 +99,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.promises.clear();
         self.role = Role::Syncing;
         self.committed = self.stable;
+        self.taken_over = self.last;
         for unstable in &mut self.unstable {
             (unstable.since, unstable.ahead, unstable.acks) = (now, false, 0);
             (unstable.persisted, unstable.failed) = (false, false);

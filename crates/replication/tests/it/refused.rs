@@ -88,3 +88,25 @@ fn a_failing_primary_that_is_left_alone_keeps_what_it_has_answered() {
     assert_eq!(to_store(&effects), [answered]);
     assert!(!effects.contains(&Effect::Abandoned));
 }
+
+#[test]
+fn a_failing_primary_that_is_left_alone_keeps_what_it_found_in_its_takeover() {
+    let mut bench = Bench::new(3, 2, Settings::default());
+    let found = Version::NONE.next(1).unwrap();
+    assert_eq!(bench.append(2, 1, found.0, 0), Ok(true));
+    bench.enter(2, 0, &[0, 1]);
+    bench.take_over(vec![1]);
+    while bench.replica.role() != Role::Failing {
+        bench.not_stored(found);
+        bench.asks_within(100, &[1]);
+    }
+    bench.not_stored(found);
+    bench.effects.clear();
+    bench.enter(3, 0, &[0]);
+    assert_eq!(bench.replica.role(), Role::Syncing, "its client may have been told that it is there");
+    let mut effects = std::mem::take(&mut bench.effects);
+    (0..10).for_each(|_| effects.extend(bench.tick(&[])));
+    assert_eq!((to_store(&effects).first(), committed(&effects)), (Some(&found), Vec::new()));
+    bench.stored(found);
+    assert_eq!((committed(&bench.effects), bench.replica.role()), (vec![found], Role::Serving));
+}
