@@ -92,6 +92,9 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         let committed = self.committed;
         let may_be_answered = committed.max(self.taken_over);
         self.unstable.retain(|unstable| !unstable.failed || unstable.write.version <= may_be_answered);
+        // Who repeats an abandoned write looks for it on the disk, so it is not committed before it is there.
+        let abandoned = self.unstable.iter_mut().filter(|unstable| unstable.write.version > committed);
+        abandoned.for_each(|unstable| unstable.ahead = false);
         let is_answered = |unstable: &&Unstable<D>| unstable.failed && unstable.write.version <= committed;
         let answered = self.unstable.iter().filter(is_answered);
         out.extend(answered.map(|unstable| Effect::Committed(unstable.write.clone())));

@@ -110,3 +110,18 @@ fn a_failing_primary_that_is_left_alone_keeps_what_it_found_in_its_takeover() {
     bench.stored(found);
     assert_eq!((committed(&bench.effects), bench.replica.role()), (vec![found], Role::Serving));
 }
+
+#[test]
+fn a_primary_that_goes_on_alone_shows_nothing_of_what_was_abandoned_before_its_disk_has_it() {
+    let mut bench = Bench::serving(2, Settings::default());
+    let abandoned = bench.propose(true).unwrap();
+    let refused = bench.propose(false).unwrap();
+    bench.not_stored(refused);
+    assert_eq!(bench.replica.role(), Role::Failing);
+    bench.effects.clear();
+    bench.enter(2, 0, &[0]);
+    // A request with the same idempotency key would look for it on the disk.
+    assert_eq!((committed(&bench.effects), bench.replica.role()), (Vec::new(), Role::Syncing));
+    bench.stored(abandoned);
+    assert_eq!((committed(&bench.effects), bench.replica.role()), (vec![abandoned], Role::Serving));
+}
