@@ -89,8 +89,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
     /// Nobody is left to take the place of a failing primary. What it has answered, or found in its takeover, stays, and so
     /// does what its disk takes; what became of the rest nobody has been told.
     pub(crate) fn go_on_alone(&mut self, out: &mut Vec<Effect<N, D>>) {
-        let committed = self.committed;
-        let may_be_answered = committed.max(self.taken_over);
+        let (committed, may_be_answered) = (self.committed, self.may_be_answered());
         self.unstable.retain(|unstable| !unstable.failed || unstable.write.version <= may_be_answered);
         // Who repeats an abandoned write looks for it on the disk, so it is not committed before it is there.
         let abandoned = self.unstable.iter_mut().filter(|unstable| unstable.write.version > committed);

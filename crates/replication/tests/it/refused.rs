@@ -125,3 +125,18 @@ fn a_primary_that_goes_on_alone_shows_nothing_of_what_was_abandoned_before_its_d
     bench.stored(abandoned);
     assert_eq!((committed(&bench.effects), bench.replica.role()), (vec![abandoned], Role::Serving));
 }
+
+#[test]
+fn a_failing_primary_of_a_quorum_leaves_only_when_the_others_have_what_was_answered() {
+    let mut bench = Bench::serving(3, Settings { write_quorum: Some(2), ..Settings::default() });
+    let answered = bench.propose(false).unwrap();
+    bench.stored(answered);
+    bench.acknowledged(1, answered);
+    assert_eq!(bench.replica.committed(), answered);
+    let refused = bench.propose(false).unwrap();
+    bench.not_stored(refused);
+    // Whoever takes over may have to do with the word of one other copy.
+    assert_eq!(bench.asks_within(1_000, &[1, 2]), []);
+    bench.acknowledged(2, answered);
+    assert_eq!(bench.asks_within(300, &[1, 2]), [Change::StepDown(1)]);
+}
