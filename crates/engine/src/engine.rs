@@ -199,6 +199,11 @@ impl<W> Engine<W> {
         self.jobs.len()
     }
 
+    /// Places in which requests stand until something happens: no more than requests that are not answered.
+    pub fn waiting_places(&self) -> usize {
+        self.waiting.len() + self.claims.waiting() + self.parked.len() + self.uploading.len()
+    }
+
     /// The newest write of a key.
     pub fn newest(&self, name: &[u8]) -> Newest {
         match self.newest_pending(name) {
@@ -278,7 +283,10 @@ impl<W> Engine<W> {
     /// Lets a request wait for a version.
     fn wait_for(&mut self, id: JobId, version: Version, stage: Stage, step: &Step<'_, W>) {
         self.jobs.enter(id, stage, step.moment.now + COMMIT);
-        self.waiting.insert((version, id));
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.awaited = version;
+            self.waiting.insert((version, id));
+        }
     }
 
     /// Lets a request wait for a role, a lease or an entry. The time that it has for that does not begin again.

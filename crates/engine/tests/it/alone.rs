@@ -154,6 +154,10 @@ impl Alone {
     pub(crate) fn waiting(&self) -> usize {
         self.engine.waiting_requests()
     }
+
+    pub(crate) fn waiting_places(&self) -> usize {
+        self.engine.waiting_places()
+    }
 }
 
 pub(crate) fn name() -> EntryName {

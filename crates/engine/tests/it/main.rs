@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
 mod alone;
+mod given_up;
 mod planted;
 mod requests;
 mod simulator;
