@@ -15,6 +15,7 @@ use crate::{
     claims::{Claims, Holder},
     entry::Entry,
     error::Error,
+    kept::Kept,
     reads::{ReadId, Reads},
     request::{JobId, Jobs, Request, Stage},
     verb::Current,
@@ -144,6 +145,7 @@ pub struct Engine<W> {
     replica: Replica<NodeId, Payload>,
     jobs: Jobs<W>,
     claims: Claims,
+    kept: Kept,
     /// Of each key the newest committed write that is not on the disk, and those that are not committed, the newest last.
     pending: HashMap<Bytes, Vec<Pending>>,
     /// The newest write that was committed here.
@@ -171,6 +173,7 @@ impl<W> Engine<W> {
             replica: Replica::new(me, Settings::default()),
             jobs: Jobs::default(),
             claims: Claims::default(),
+            kept: Kept::default(),
             pending: HashMap::new(),
             committed: Version::NONE,
             reads: Reads::default(),

@@ -4,6 +4,7 @@
 
 mod alone;
 mod given_up;
+mod kept;
 mod planted;
 mod requests;
 mod simulator;
