@@ -7,11 +7,11 @@ mod write;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
-use cairn_api_spec::{Outcome, TraceContext, Version, operation::IdempotencyKey};
+use cairn_api_spec::{Outcome, TraceContext, Version, operation::IdempotencyKey, peer};
 use cairn_replication::{Effect as ReplicaEffect, Member, Replica, Role, Settings, Write};
 
 use crate::{
-    change::{NodeId, Payload},
+    change::{Change, NodeId, Payload},
     claims::{Claims, Holder},
     entry::Entry,
     error::Error,
@@ -214,6 +214,20 @@ impl<W> Engine<W> {
             Some(Pending { committed: false, .. }) => Newest::Uncommitted,
             Some(Pending { version, entry, .. }) => Newest::Ahead(*version, entry.clone()),
         }
+    }
+
+    /// Name and version of the newest write of each key that is not on this disk, because it was refused, as heads of rows.
+    /// A learner may have it from before, and acknowledges it when it is sent: it must not drop it as something that the
+    /// primary lacks.
+    pub fn heads_ahead(&self) -> Vec<peer::Row> {
+        let changes = self.replica.not_stored().map(|write| &write.data.change);
+        let of_keys = changes.filter(|change| !matches!(change, Change::Note { .. }));
+        let newest: HashMap<&[u8], Version> = of_keys.map(|change| (change.name(), change.version())).collect();
+        let head = |(name, version): (&[u8], Version)| {
+            let name = Bytes::copy_from_slice(name);
+            peer::Row { name, version: version.0, ..peer::Row::default() }
+        };
+        newest.into_iter().map(head).collect()
     }
 
     fn newest_pending(&self, name: &[u8]) -> Option<&Pending> {

@@ -155,6 +155,11 @@ impl Alone {
         self.engine.waiting_requests()
     }
 
+    /// The versions of the writes that a learner must keep although they are not in its copy.
+    pub(crate) fn ahead(&self) -> Vec<u64> {
+        self.engine.heads_ahead().iter().map(|head| head.version).collect()
+    }
+
     pub(crate) fn waiting_places(&self) -> usize {
         self.engine.waiting_places()
     }
