@@ -14,7 +14,7 @@ use crate::entry::Entry;
 /// The id of a node.
 pub type NodeId = Arc<str>;
 
-/// Room in a queue of the caller's, given back with the last clone.
+/// Room that something takes, given back with the last clone.
 pub type Room = Arc<dyn Any + Send + Sync>;
 
 /// What changes.
@@ -189,7 +189,7 @@ pub struct Payload {
     pub change: Change,
     /// How durable every copy must be.
     pub durability: Durability,
-    /// Room in the queue of this node's clients.
+    /// Room in the queue of the disk, on the way there; otherwise in what the partition keeps.
     pub room: Option<Room>,
     /// What the write can be known by when it is sent again.
     pub idempotency: Option<Idempotency>,

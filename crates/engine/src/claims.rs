@@ -4,7 +4,7 @@
 //! A request claims its key before it is looked for on the disk, and holds the claim until a write comes of it; then the
 //! write holds it until it is on the disk, where the next request finds it, or has failed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use cairn_api_spec::{Version, operation::IdempotencyKey};
 
@@ -18,7 +18,7 @@ pub(crate) struct Claims {
 
 struct Held {
     by: Holder,
-    waiting: Vec<JobId>,
+    waiting: BTreeSet<JobId>,
 }
 
 /// What a key is claimed for.
@@ -33,10 +33,10 @@ impl Claims {
     /// Claims a key for a request, or lets the request wait behind whoever holds it. Returns whether it is claimed.
     pub(crate) fn take(&mut self, key: &IdempotencyKey, job: JobId) -> bool {
         if let Some(held) = self.held.get_mut(key) {
-            held.waiting.push(job);
+            held.waiting.insert(job);
             return false;
         }
-        self.held.insert(key.clone(), Held { by: Holder::Request(job), waiting: Vec::new() });
+        self.held.insert(key.clone(), Held { by: Holder::Request(job), waiting: BTreeSet::new() });
         true
     }
 
@@ -47,10 +47,22 @@ impl Claims {
         }
     }
 
-    /// Ends a claim, if it stands. Returns the requests that wait for the key.
-    pub(crate) fn release(&mut self, key: &IdempotencyKey, by: Holder) -> Vec<JobId> {
+    /// A request waits for a key no longer.
+    pub(crate) fn leave(&mut self, key: &IdempotencyKey, job: JobId) {
+        if let Some(held) = self.held.get_mut(key) {
+            held.waiting.remove(&job);
+        }
+    }
+
+    /// How many requests wait for a key.
+    pub(crate) fn waiting(&self) -> usize {
+        self.held.values().map(|held| held.waiting.len()).sum()
+    }
+
+    /// Ends a claim, if it stands. Returns the requests that wait for the key, in the order of their arrival.
+    pub(crate) fn release(&mut self, key: &IdempotencyKey, by: Holder) -> BTreeSet<JobId> {
         if self.held.get(key).is_none_or(|held| held.by != by) {
-            return Vec::new();
+            return BTreeSet::new();
         }
         self.held.remove(key).map(|held| held.waiting).unwrap_or_default()
     }

@@ -7,14 +7,15 @@ mod write;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
-use cairn_api_spec::{Outcome, TraceContext, Version, operation::IdempotencyKey};
+use cairn_api_spec::{Outcome, TraceContext, Version, operation::IdempotencyKey, peer};
 use cairn_replication::{Effect as ReplicaEffect, Member, Replica, Role, Settings, Write};
 
 use crate::{
-    change::{NodeId, Payload},
+    change::{Change, NodeId, Payload},
     claims::{Claims, Holder},
     entry::Entry,
     error::Error,
+    kept::Kept,
     reads::{ReadId, Reads},
     request::{JobId, Jobs, Request, Stage},
     verb::Current,
@@ -144,6 +145,7 @@ pub struct Engine<W> {
     replica: Replica<NodeId, Payload>,
     jobs: Jobs<W>,
     claims: Claims,
+    kept: Kept,
     /// Of each key the newest committed write that is not on the disk, and those that are not committed, the newest last.
     pending: HashMap<Bytes, Vec<Pending>>,
     /// The newest write that was committed here.
@@ -171,6 +173,7 @@ impl<W> Engine<W> {
             replica: Replica::new(me, Settings::default()),
             jobs: Jobs::default(),
             claims: Claims::default(),
+            kept: Kept::default(),
             pending: HashMap::new(),
             committed: Version::NONE,
             reads: Reads::default(),
@@ -199,6 +202,11 @@ impl<W> Engine<W> {
         self.jobs.len()
     }
 
+    /// Places in which requests stand until something happens: no more than requests that are not answered.
+    pub fn waiting_places(&self) -> usize {
+        self.waiting.len() + self.claims.waiting() + self.parked.len() + self.uploading.len()
+    }
+
     /// The newest write of a key.
     pub fn newest(&self, name: &[u8]) -> Newest {
         match self.newest_pending(name) {
@@ -206,6 +214,20 @@ impl<W> Engine<W> {
             Some(Pending { committed: false, .. }) => Newest::Uncommitted,
             Some(Pending { version, entry, .. }) => Newest::Ahead(*version, entry.clone()),
         }
+    }
+
+    /// Name and version of the newest write of each key that is not on this disk, because it was refused, as heads of rows.
+    /// A learner may have it from before, and acknowledges it when it is sent: it must not drop it as something that the
+    /// primary lacks.
+    pub fn heads_ahead(&self) -> Vec<peer::Row> {
+        let changes = self.replica.not_stored().map(|write| &write.data.change);
+        let of_keys = changes.filter(|change| !matches!(change, Change::Note { .. }));
+        let newest: HashMap<&[u8], Version> = of_keys.map(|change| (change.name(), change.version())).collect();
+        let head = |(name, version): (&[u8], Version)| {
+            let name = Bytes::copy_from_slice(name);
+            peer::Row { name, version: version.0, ..peer::Row::default() }
+        };
+        newest.into_iter().map(head).collect()
     }
 
     fn newest_pending(&self, name: &[u8]) -> Option<&Pending> {
@@ -278,7 +300,10 @@ impl<W> Engine<W> {
     /// Lets a request wait for a version.
     fn wait_for(&mut self, id: JobId, version: Version, stage: Stage, step: &Step<'_, W>) {
         self.jobs.enter(id, stage, step.moment.now + COMMIT);
-        self.waiting.insert((version, id));
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.awaited = version;
+            self.waiting.insert((version, id));
+        }
     }
 
     /// Lets a request wait for a role, a lease or an entry. The time that it has for that does not begin again.

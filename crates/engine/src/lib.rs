@@ -6,6 +6,7 @@
 //! | [`engine`] | one partition: requests from their arrival to their answer, on top of `cairn_replication` |
 //! | [`request`] | a request, and where it stands on its way |
 //! | `claims` | which request or write holds which idempotency key |
+//! | `kept` | how many bytes of values are kept until every copy has them |
 //! | [`reads`] | reads of the lower tiers that are under way, and which of them are out of date |
 //! | [`counter`] | what an increment makes of a value |
 //! | [`change`], [`entry`] | what a write changes, and a live key with its value |
@@ -27,6 +28,7 @@ pub mod counter;
 pub mod engine;
 pub mod entry;
 pub mod error;
+mod kept;
 pub mod reads;
 pub mod request;
 pub mod verb;

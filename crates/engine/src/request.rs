@@ -89,6 +89,8 @@ pub(crate) struct Job<W> {
     pub(crate) request: Request,
     pub(crate) waiter: W,
     pub(crate) stage: Stage,
+    /// The version that it waits for, or waited for last.
+    pub(crate) awaited: Version,
     /// When the stage is given up.
     pub(crate) deadline: u64,
     /// It holds its idempotency key.
@@ -118,7 +120,8 @@ impl<W> Jobs<W> {
         self.last += 1;
         let id = JobId(self.last);
         self.next_deadline = self.next_deadline.min(deadline);
-        self.jobs.insert(id, Job { request, waiter, stage: Stage::Parked, deadline, claimed: false });
+        let (stage, awaited) = (Stage::Parked, Version::NONE);
+        self.jobs.insert(id, Job { request, waiter, stage, awaited, deadline, claimed: false });
         id
     }
 

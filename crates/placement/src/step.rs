@@ -7,10 +7,10 @@
 //! |---|---|
 //! | there is no primary, and a node can take it | assigned |
 //! | the primary is gone, and an in-sync replica answers | promoted |
-//! | the primary or the last in-sync replica was restarted, and nobody else who may answer has the data | resumed |
+//! | the primary is gone or restarted, no copy is silent, and enough of them are back with their data | resumed |
 //! | every in-sync copy is lost: removed by force, or its data are gone | reassigned |
 //! | an in-sync replica was removed by force, or lost its data | replica lost |
-//! | of a quorum too few are left to tell the primary everything, and enough others were restarted | resumed |
+//! | of a quorum too few are left to tell the primary everything, none is silent, and enough were restarted | resumed |
 //! | a learner is no longer wanted, or does not answer: writes wait for its word | learner dropped |
 //! | the primary is about to stop or its clock is off, and a replica can take over | successor named |
 //! | a node should hold the partition and does not | learner added |
@@ -152,15 +152,21 @@ impl View<'_> {
         if alive.len() >= needed {
             return alive.first().map(|next| self.promote(current, next));
         }
-        if matches!(self.holder(primary), Holder::Restarted { .. }) {
-            // A process that is merely silent still has what memory alone held.
-            let may_answer = current.in_sync.iter().any(|node| self.holder(node) == Holder::Silent);
-            return (!may_answer).then(|| self.resume(current, vec![primary.to_owned()]));
+        if needed == 1 && matches!(self.holder(primary), Holder::Restarted { .. }) {
+            return self.resume(current, vec![primary.to_owned()]);
         }
-        let mut back =
-            self.in_order(current, |holder| matches!(holder, Holder::Alive | Holder::Restarted { settled: true }));
+        self.resume(current, self.back(current, primary, needed)?)
+    }
+
+    /// So many copies of those that are back with their data, the primary first, and those before others that were not
+    /// started anew: they have what memory alone held.
+    fn back(&self, current: &Partition, primary: &str, needed: usize) -> Option<Vec<String>> {
+        let alive = self.in_order(current, |holder| holder == Holder::Alive);
+        let restarted = self.in_order(current, |holder| holder == Holder::Restarted { settled: true });
+        let mut back: Vec<String> = alive.into_iter().chain(restarted).collect();
+        back.sort_by_key(|node| node != primary);
         back.truncate(needed);
-        (back.len() == needed).then(|| self.resume(current, back))
+        (back.len() == needed).then_some(back)
     }
 
     /// The in-sync nodes of a kind, the best primary first: one whose clock is right, one that stays, one that is to be it
@@ -194,19 +200,19 @@ impl View<'_> {
         if alive.len() >= needed {
             return None;
         }
-        let restarted = self.in_order(current, |holder| holder == Holder::Restarted { settled: true });
-        let mut back: Vec<String> = alive.into_iter().chain(restarted).collect();
-        back.sort_by_key(|node| node != primary);
-        back.truncate(needed);
-        (back.len() == needed).then(|| self.resume(current, back))
+        self.resume(current, self.back(current, primary, needed)?)
     }
 
-    fn resume(&self, current: &Partition, in_sync: Vec<String>) -> Step {
-        let mut next = following(current);
-        if let Some(primary) = in_sync.first().cloned() {
-            self.lead(&mut next, &primary, in_sync);
+    /// Goes on with these copies alone, unless one of the others may answer in a moment: a process that is merely silent
+    /// still has what memory alone held.
+    fn resume(&self, current: &Partition, in_sync: Vec<String>) -> Option<Step> {
+        if current.in_sync.iter().any(|node| self.holder(node) == Holder::Silent) {
+            return None;
         }
-        Step { next, reason: Reason::Resumed }
+        let mut next = following(current);
+        let primary = in_sync.first()?.clone();
+        self.lead(&mut next, &primary, in_sync);
+        Some(Step { next, reason: Reason::Resumed })
     }
 
     /// Puts a primary and its in-sync set in the place of those that were, each with its session of now.

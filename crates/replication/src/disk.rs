@@ -86,12 +86,16 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         out.extend(self.lost.take().map(Effect::Lost));
     }
 
-    /// Nobody is left to take the place of a failing primary. What it has answered stays, and so does what its disk takes;
-    /// what became of the rest nobody has been told.
+    /// Nobody is left to take the place of a failing primary. What it has answered, or found in its takeover, stays, and so
+    /// does what its disk takes; what became of the rest nobody has been told.
     pub(crate) fn go_on_alone(&mut self, out: &mut Vec<Effect<N, D>>) {
-        let committed = self.committed;
-        self.unstable.retain(|unstable| !unstable.failed || unstable.write.version <= committed);
-        let answered = self.unstable.iter().filter(|unstable| unstable.failed);
+        let (committed, may_be_answered) = (self.committed, self.may_be_answered());
+        self.unstable.retain(|unstable| !unstable.failed || unstable.write.version <= may_be_answered);
+        // Who repeats an abandoned write looks for it on the disk, so it is not committed before it is there.
+        let abandoned = self.unstable.iter_mut().filter(|unstable| unstable.write.version > committed);
+        abandoned.for_each(|unstable| unstable.ahead = false);
+        let is_answered = |unstable: &&Unstable<D>| unstable.failed && unstable.write.version <= committed;
+        let answered = self.unstable.iter().filter(is_answered);
         out.extend(answered.map(|unstable| Effect::Committed(unstable.write.clone())));
         self.role = Role::Syncing;
         self.admit_loss(out);

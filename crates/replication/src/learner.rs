@@ -9,7 +9,7 @@ use cairn_api_spec::Version;
 
 use crate::{
     entry::Member,
-    interface::{Effect, Refusal},
+    interface::{Effect, Refusal, Write},
     replica::{Peer, Replica},
 };
 
@@ -46,6 +46,12 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
             (peer.activation, peer.copied, peer.failed) = (activation, None, false);
         }
         Ok(())
+    }
+
+    /// The writes that are not known to be on this disk, in the order of versions. A learner gets each of them by itself;
+    /// one that it has already must not be taken for something that is in no copy but its own.
+    pub fn not_stored(&self) -> impl Iterator<Item = &Write<D>> {
+        self.unstable.iter().filter(|unstable| !unstable.persisted).map(|unstable| &unstable.write)
     }
 
     /// The number of a learner's present copy, since the beginning of which it gets every write.

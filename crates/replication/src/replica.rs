@@ -75,6 +75,8 @@ pub struct Replica<N, D> {
     pub(crate) last: Version,
     /// Every write up to it may be seen. Means something only while this replica is the primary.
     pub(crate) committed: Version,
+    /// No write that the last takeover found is above it; each of those may have been answered.
+    pub(crate) taken_over: Version,
     /// Every write up to it is on every in-sync replica.
     pub(crate) stable: Version,
     /// Writes above `stable`, in the order of versions.
@@ -107,6 +109,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
             role: Role::Idle,
             last: Version::NONE,
             committed: Version::NONE,
+            taken_over: Version::NONE,
             stable: Version::NONE,
             unstable: VecDeque::new(),
             peers: Vec::new(),

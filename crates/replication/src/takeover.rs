@@ -3,6 +3,8 @@
 
 use std::{fmt::Debug, hash::Hash};
 
+use cairn_api_spec::Version;
+
 use crate::{
     entry::Member,
     interface::{Collected, Effect, Role},
@@ -99,6 +101,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.promises.clear();
         self.role = Role::Syncing;
         self.committed = self.stable;
+        self.taken_over = self.last;
         for unstable in &mut self.unstable {
             (unstable.since, unstable.ahead, unstable.acks) = (now, false, 0);
             (unstable.persisted, unstable.failed) = (false, false);
@@ -108,6 +111,11 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
             self.send(&unstable.write, out);
         }
         self.advance(out);
+    }
+
+    /// No write above this version has been answered, by this primary or by those before it.
+    pub(crate) fn may_be_answered(&self) -> Version {
+        self.committed.max(self.taken_over)
     }
 
     /// Serves once the collected writes are everywhere.

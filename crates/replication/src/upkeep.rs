@@ -93,7 +93,8 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         if self.role == Role::Failing {
             // A learner has what could not be stored here, and cannot take the place.
             let learner = || self.peers.first().filter(|_| self.in_sync() == 0);
-            let step_down = self.able_to_lead(now).map(|peer| Change::StepDown(node(peer)));
+            let heir = self.able_to_lead(now).filter(|_| self.can_leave());
+            let step_down = heir.map(|peer| Change::StepDown(node(peer)));
             return step_down.or_else(|| learner().map(|peer| Change::Remove(node(peer))));
         }
         // What it copied before every replica had it, nobody could collect from it later.
@@ -154,6 +155,15 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         let among = |peer: &&Peer<N>| hung & 1 << peer.slot != 0;
         let alone = self.peers.iter().filter(among).find(|peer| self.can_spare(1 << peer.slot));
         alone.or_else(|| self.peers.iter().find(among).filter(|_| self.can_spare(hung)))
+    }
+
+    /// Whether every write that may have been answered is on a quorum of the peers, which go on without this copy.
+    fn can_leave(&self) -> bool {
+        let (stay, end) = (self.in_sync(), self.may_be_answered());
+        let copies = |peers: u32| peers.count_ones() as usize;
+        let quorum = self.settings.write_quorum.map_or(copies(stay), |quorum| quorum.min(copies(stay)));
+        let mut answered = self.unstable.iter().take_while(|unstable| unstable.write.version <= end);
+        answered.all(|unstable| copies(unstable.acks & stay) >= quorum)
     }
 
     /// Whether every committed write is on a quorum of the copies but these.

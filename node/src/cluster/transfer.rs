@@ -1,8 +1,8 @@
 //! A partition on its way from its primary to a learner.
 //!
 //! With the first page the learner becomes active: from then on it gets every write, and the primary waits for its word.
-//! What was written before is on the primary's disk when the first page is read. So pages and writes together are
-//! everything, whatever their order: the newest version wins.
+//! What was written before is on the primary's disk when the first page is read, or stands in that page by name, because
+//! the disk has refused it. So pages and writes together are everything, whatever their order: the newest version wins.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -131,6 +131,7 @@ pub async fn serve_fetch(driver: &Driver, fetch: Fetch) -> Result<Fetched, NodeE
         // What was given a version before now is on the disk after this.
         driver.disk.barrier().await?;
         page.total_bytes = driver.disk.partition_bytes(partition).await?;
+        page.rows = if fetch.heads { driver.partitions.lock(partition).heads_ahead() } else { Vec::new() };
     }
     page.last_version = driver.partitions.lock(partition).replica().last().0;
     if let Some(after) = fetch.keys_after {
@@ -149,7 +150,7 @@ pub async fn serve_fetch(driver: &Driver, fetch: Fetch) -> Result<Fetched, NodeE
         page.next_cursor = next;
         rows
     };
-    page.rows = healed(driver, rows).await.into_iter().map(Into::into).collect();
+    page.rows.extend(healed(driver, rows).await.into_iter().map(Into::into));
     Ok(page)
 }
 

@@ -201,6 +201,10 @@ impl<W> Engine<W> {
             (Stage::Claiming | Stage::Committing(_) | Stage::Repeating(_), _) => Error::Superseded,
             (Stage::CheckingUpload(..) | Stage::Uploading(..), _) => Error::UploadNotConfirmed,
         };
+        self.waiting.remove(&(job.awaited, id));
+        if let (Stage::Claiming, Some(key)) = (&job.stage, &job.request.key) {
+            self.claims.leave(key, id);
+        }
         self.parked.retain(|parked| *parked != id);
         self.uploading.retain(|uploading| *uploading != id);
         self.finish(id, Err(error), step);

@@ -76,6 +76,7 @@ impl<W> Engine<W> {
     fn gate_write(&self, request: &Request, step: &Step<'_, W>) -> Gate {
         match self.gate(request.epoch, step, |role| role == Role::Serving) {
             Gate::Open => match self.replica.check_serving() {
+                Ok(()) if self.kept.is_full() => Gate::Refuse(Error::Overloaded(self.partition)),
                 Ok(()) => Gate::Open,
                 Err(NotServing::Role(_) | NotServing::NoVersionLeft) => Gate::Wait,
                 Err(NotServing::TooManyUnstable) => Gate::Refuse(Error::Overloaded(self.partition)),
@@ -170,7 +171,9 @@ impl<W> Engine<W> {
         let created = matches!(change, Change::Put(_)) && !current.live;
         let counted = if let Outcome::Counted { value, .. } = outcome { Some(value) } else { None };
         let idempotency = request.key.as_ref().map(|key| Idempotency { key: key.clone(), created, counted });
-        let mut payload = Payload { change, durability, room: request.room.take(), idempotency, trace: request.trace };
+        // The disk's queue has room again when the disk has the write, however long its copies take.
+        let (queued, kept_room) = (request.room.take(), Some(self.kept.keep(change.value_len())));
+        let mut payload = Payload { change, durability, room: kept_room, idempotency, trace: request.trace };
         let ahead = durability == Durability::Memory;
         let mut kept = None;
         let proposed = self.replica.propose(current.version, ahead, step.moment.now, &mut self.effects, |version| {
@@ -186,7 +189,8 @@ impl<W> Engine<W> {
             self.claims.pass_on(key, version);
         }
         self.begin(&payload.change);
-        step.out.push(Effect::Persist(super::Replicated { version, data: payload }));
+        let data = Payload { room: queued, ..payload };
+        step.out.push(Effect::Persist(super::Replicated { version, data }));
         let outcome = numbered(outcome, version);
         if cfg!(cairn_planted_bug) {
             return self.finish(id, Ok(outcome), step);

@@ -154,6 +154,15 @@ impl Alone {
     pub(crate) fn waiting(&self) -> usize {
         self.engine.waiting_requests()
     }
+
+    /// The versions of the writes that a learner must keep although they are not in its copy.
+    pub(crate) fn ahead(&self) -> Vec<u64> {
+        self.engine.heads_ahead().iter().map(|head| head.version).collect()
+    }
+
+    pub(crate) fn waiting_places(&self) -> usize {
+        self.engine.waiting_places()
+    }
 }
 
 pub(crate) fn name() -> EntryName {

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
+mod ahead;
 mod alone;
+mod given_up;
+mod kept;
 mod planted;
 mod requests;
 mod simulator;

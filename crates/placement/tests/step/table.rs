@@ -92,7 +92,7 @@ fn a_quorum_is_promoted_only_with_a_copy_of_every_write_in_it() {
     for other in [Holder::Silent, Holder::Gone, Holder::Restarted { settled: false }] {
         two_of_three(Holder::Gone, other).expect_none(&current);
     }
-    let resumed = with_session(entry(&["b", "c"], &[]), "b", 2);
+    let resumed = with_session(entry(&["c", "b"], &[]), "b", 2);
     two_of_three(Holder::Gone, Holder::Restarted { settled: true }).expect(&current, Reason::Resumed, &resumed);
     // Nor can a primary take over without the others' word, if they were restarted: it goes on with one of them.
     let unsettled = Holder::Restarted { settled: false };
@@ -247,4 +247,33 @@ fn a_node_whose_clock_is_off_learns_and_comes_in_sync() {
     // It is not made the primary that it should be, and nothing else waits for that.
     case(&["b", "a"], &off).expect_none(&entry(&["a", "b"], &[]));
     case(&["b", "a"], &off).expect(&entry(&["a", "b", "c"], &[]), Reason::Released, &entry(&["a", "b"], &[]));
+}
+
+#[test]
+fn a_restarted_primary_of_a_quorum_goes_on_with_a_copy_that_may_have_what_it_lacks() {
+    let current = entry(&["a", "b", "c"], &[]);
+    let two_of_three = |a, b, c| {
+        let standings = [("a", as_holder(a)), ("b", as_holder(b)), ("c", as_holder(c))];
+        Case { write_quorum: Some(2), ..case(&["a", "b", "c"], &standings) }
+    };
+    let [settled, unsettled] = [true, false].map(|settled| Holder::Restarted { settled });
+    let resumed = with_session(entry(&["a", "c"], &[]), "a", 2);
+    two_of_three(settled, Holder::Gone, Holder::Alive).expect(&current, Reason::Resumed, &resumed);
+    // Of those who were started anew, none takes the place of one that was not.
+    two_of_three(settled, settled, Holder::Alive).expect(&current, Reason::Resumed, &resumed);
+    two_of_three(unsettled, Holder::Gone, Holder::Alive).expect_none(&current);
+    two_of_three(settled, Holder::Gone, Holder::Gone).expect_none(&current);
+    let alone = with_session(entry(&["a"], &[]), "a", 2);
+    two_of_three(unsettled, Holder::DataLost, Holder::Removed).expect(&current, Reason::Resumed, &alone);
+}
+
+#[test]
+fn a_silent_copy_is_waited_for_before_others_go_on_without_what_memory_alone_held() {
+    let current = entry(&["a", "b", "c"], &[]);
+    let (gone, silent) = (("a", as_holder(Holder::Gone)), ("c", as_holder(Holder::Silent)));
+    let b = ("b", as_holder(Holder::Restarted { settled: true }));
+    case(&["a", "b", "c"], &[gone, b, silent]).expect_none(&current);
+    let quorum = |standings: &[_]| Case { write_quorum: Some(2), ..case(&["a", "b", "c"], standings) };
+    quorum(&[("a", b.1), b, silent]).expect_none(&current);
+    quorum(&[b, silent]).expect_none(&current);
 }

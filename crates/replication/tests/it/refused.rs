@@ -88,3 +88,55 @@ fn a_failing_primary_that_is_left_alone_keeps_what_it_has_answered() {
     assert_eq!(to_store(&effects), [answered]);
     assert!(!effects.contains(&Effect::Abandoned));
 }
+
+#[test]
+fn a_failing_primary_that_is_left_alone_keeps_what_it_found_in_its_takeover() {
+    let mut bench = Bench::new(3, 2, Settings::default());
+    let found = Version::NONE.next(1).unwrap();
+    assert_eq!(bench.append(2, 1, found.0, 0), Ok(true));
+    bench.enter(2, 0, &[0, 1]);
+    bench.take_over(vec![1]);
+    while bench.replica.role() != Role::Failing {
+        bench.not_stored(found);
+        bench.asks_within(100, &[1]);
+    }
+    bench.not_stored(found);
+    bench.effects.clear();
+    bench.enter(3, 0, &[0]);
+    assert_eq!(bench.replica.role(), Role::Syncing, "its client may have been told that it is there");
+    let mut effects = std::mem::take(&mut bench.effects);
+    (0..10).for_each(|_| effects.extend(bench.tick(&[])));
+    assert_eq!((to_store(&effects).first(), committed(&effects)), (Some(&found), Vec::new()));
+    bench.stored(found);
+    assert_eq!((committed(&bench.effects), bench.replica.role()), (vec![found], Role::Serving));
+}
+
+#[test]
+fn a_primary_that_goes_on_alone_shows_nothing_of_what_was_abandoned_before_its_disk_has_it() {
+    let mut bench = Bench::serving(2, Settings::default());
+    let abandoned = bench.propose(true).unwrap();
+    let refused = bench.propose(false).unwrap();
+    bench.not_stored(refused);
+    assert_eq!(bench.replica.role(), Role::Failing);
+    bench.effects.clear();
+    bench.enter(2, 0, &[0]);
+    // A request with the same idempotency key would look for it on the disk.
+    assert_eq!((committed(&bench.effects), bench.replica.role()), (Vec::new(), Role::Syncing));
+    bench.stored(abandoned);
+    assert_eq!((committed(&bench.effects), bench.replica.role()), (vec![abandoned], Role::Serving));
+}
+
+#[test]
+fn a_failing_primary_of_a_quorum_leaves_only_when_the_others_have_what_was_answered() {
+    let mut bench = Bench::serving(3, Settings { write_quorum: Some(2), ..Settings::default() });
+    let answered = bench.propose(false).unwrap();
+    bench.stored(answered);
+    bench.acknowledged(1, answered);
+    assert_eq!(bench.replica.committed(), answered);
+    let refused = bench.propose(false).unwrap();
+    bench.not_stored(refused);
+    // Whoever takes over may have to do with the word of one other copy.
+    assert_eq!(bench.asks_within(1_000, &[1, 2]), []);
+    bench.acknowledged(2, answered);
+    assert_eq!(bench.asks_within(300, &[1, 2]), [Change::StepDown(1)]);
+}
