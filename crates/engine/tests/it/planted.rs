@@ -23,10 +23,12 @@ pub(crate) enum Bug {
     KeysNotCopied,
     /// A replica answers before a write is on its disk.
     AcknowledgedEarly,
+    /// Of several who read a row at the same time, one is told what it is.
+    OneReaderOfARow,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -37,5 +39,6 @@ impl Bug {
         Self::PageTooEarly,
         Self::KeysNotCopied,
         Self::AcknowledgedEarly,
+        Self::OneReaderOfARow,
     ];
 }

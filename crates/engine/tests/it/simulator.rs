@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod follow;
 mod history;
+mod loader;
 mod machine;
 mod master;
 mod memory;

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use cairn_api_spec::{Version, operation::IdempotencyKey, peer::FirstOutcome};
 use cairn_engine::{
-    Effect, Engine, Entry, Idempotency, JobId, Loaded, Moment, Near, NodeId, Payload, ReadId, Replicated, Step,
-    TierError,
+    Effect, Engine, Idempotency, JobId, Loaded, Moment, NodeId, Payload, ReadId, Replicated, Step, TierError,
 };
 use cairn_replication::{Effect as ReplicaEffect, Member, Replica, Settings};
 
 use super::{
     copy::Doing,
     disk::{Disk, Done, Job, Task, Work, Write},
+    loader::{Loader, Look},
     memory::Memory,
     network::{Body, CLIENTS, Envelope, MASTER, Message, Node, Packet, Process, name, node},
     random::Random,
@@ -35,12 +35,9 @@ pub(crate) enum Local {
     Disk,
     Settled(Done),
     Reopened,
-    Look {
-        partition: u32,
-        read: ReadId,
-        name: Bytes,
-        with_value: bool,
-    },
+    Look(Look),
+    /// A reader is to read what waits.
+    Read,
     Loaded {
         partition: u32,
         read: ReadId,
@@ -96,6 +93,7 @@ pub(crate) struct Machine {
     engines: Vec<Option<Engine<usize>>>,
     pub(crate) memory: Memory,
     pub(crate) disk: Disk,
+    pub(crate) loader: Loader,
     /// The longest that a read of the disk takes.
     pub(crate) read_delay: u64,
     pub(crate) doing: BTreeMap<u32, Doing>,
@@ -129,6 +127,7 @@ impl Machine {
             engines: Vec::new(),
             memory: Memory::new(random.next(), rules.eviction_per_mille),
             disk: Disk { delay: 3, drops_keys: rules.bug == Some(Bug::KeysNotStored), ..Disk::default() },
+            loader: Loader::default(),
             read_delay: 4,
             doing: BTreeMap::new(),
             attempts: 0,
@@ -153,6 +152,7 @@ impl Machine {
         self.is_up = false;
         self.me.session += 1;
         self.disk.crash();
+        self.loader = Loader::default();
         self.engines.clear();
         self.doing.clear();
         self.owed.clear();
@@ -277,7 +277,7 @@ impl Machine {
                 self.send(CLIENTS, Body::Reply(to, result.into()));
             }
             Effect::Load { read, name, with_value, .. } => {
-                reads.push(Local::Look { partition, read, name, with_value });
+                reads.push(Local::Look(Look { partition, read, name, with_value }));
             }
             Effect::Recall { job, key } => reads.push(Local::Recall { partition, job, key }),
             Effect::Persist(write) => {
@@ -357,16 +357,9 @@ impl Machine {
                 self.disk.is_refusing = false;
                 self.go_on_writing();
             }
-            Local::Look { partition, read, name, with_value } => {
-                let result = self.read_disk(now, |disk, wall| disk.load(&name, with_value, wall));
-                self.answer_read(|result| Local::Loaded { partition, read, result }, result);
-            }
-            Local::Loaded { partition, read, result } => {
-                if let (Ok(Loaded::Value(entry, _)), true) = (&result, self.has(Bug::LateLoadKept)) {
-                    self.memory.insert(Entry::clone(entry));
-                }
-                self.drive(partition, now, |engine, step| engine.loaded(read, &result, step));
-            }
+            Local::Look(look) => self.look(look),
+            Local::Read => self.read(now),
+            Local::Loaded { partition, read, result } => self.loaded(partition, read, &result, now),
             Local::Recall { partition, job, key } => {
                 let knows = !self.has(Bug::NothingRecalled);
                 let result = self.read_disk(now, |disk, _| disk.first_outcome(partition, &key).filter(|_| knows));

@@ -1,42 +1,16 @@
-//! A node's side of its disk: what is read from it, and what follows from what it has written.
+//! What a node does about what its disk has written.
 
 use bytes::Bytes;
 use cairn_engine::{Change, TierError};
 
 use super::{
-    disk::{Disk, Done, Write},
+    disk::{Done, Write},
     machine::{Local, Machine},
     network::Message,
 };
 use crate::planted::Bug;
 
-/// How long a read of the disk is waited for.
-const DISK_TIMEOUT: u64 = 4_500;
-
 impl Machine {
-    pub(crate) fn read_disk<T>(&mut self, now: u64, read: impl FnOnce(&Disk, u64) -> T) -> Result<T, TierError> {
-        if now < self.disk.hangs_until {
-            return Err(TierError::DiskHangs);
-        }
-        if now < self.disk.fails_until && self.random.chance(200) {
-            return Err(TierError::Disk("input/output error".to_owned()));
-        }
-        Ok(read(&self.disk, self.wall(now)))
-    }
-
-    /// What was read arrives later; a disk that hangs is given up after a while.
-    pub(crate) fn answer_read<T>(
-        &mut self,
-        arrive: impl FnOnce(Result<T, TierError>) -> Local,
-        result: Result<T, TierError>,
-    ) {
-        let delay = match &result {
-            Err(TierError::DiskHangs) => DISK_TIMEOUT,
-            _ => self.random.between(0, self.read_delay),
-        };
-        self.later(delay, arrive(result));
-    }
-
     pub(crate) fn work_disk(&mut self, now: u64) {
         if now < self.disk.hangs_until {
             return self.later(self.disk.hangs_until - now, Local::Disk);

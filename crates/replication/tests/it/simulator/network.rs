@@ -1,6 +1,9 @@
 //! What travels between nodes, the master and clients, and what happens to it on the way.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use cairn_api_spec::Version;
 use cairn_replication::Entry;
@@ -95,7 +98,8 @@ pub(crate) enum Reply {
 /// Which ways are cut, and how bad the others are.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
-    cuts: Vec<(Site, Site)>,
+    /// Of a thousand nodes these are hundreds of thousands, and every packet is looked for among them.
+    cuts: HashSet<(Site, Site)>,
     pub(crate) loss_per_mille: u64,
     pub(crate) slow_per_mille: u64,
 }
@@ -112,7 +116,7 @@ impl Network {
     }
 
     pub(crate) fn cut(&mut self, ways: Vec<(Site, Site)>) {
-        self.cuts = ways;
+        self.cuts = ways.into_iter().collect();
     }
 
     pub(crate) fn heal(&mut self) {
