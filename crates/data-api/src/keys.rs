@@ -8,9 +8,10 @@ use cairn_api_spec::{
     ApiError, Operation,
     operation::{Action, Put},
 };
+use cairn_operations::Reply;
 
 use crate::{
-    Reply, Shared,
+    Shared,
     docs::{
         Binary, BucketQuery, CacheControl, Conditions, ConsistencyQuery, DeleteErrors, DurabilityQuery, Idempotency,
         KeyPath, PutErrors, ReadErrors, TtlQuery,
