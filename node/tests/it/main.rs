@@ -6,6 +6,7 @@ mod counters;
 mod explain;
 mod healthcheck;
 mod idempotency;
+mod messages;
 mod model;
 mod places;
 mod settings;
