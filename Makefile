@@ -80,6 +80,10 @@ openapi: ## rewrite the OpenAPI documents from the handlers, and the README's se
 	EXPECTORATE=overwrite $(RUN_TESTS) -p cairn-api-spec openapi
 	EXPECTORATE=overwrite $(RUN_TESTS) -p cairn readme_lists
 
+.PHONY: proto
+proto: ## rewrite the messages of peers from their .proto files
+	EXPECTORATE=overwrite $(RUN_TESTS) -p cairn-api-spec proto_files
+
 .PHONY: bench
 bench: ## compare with nginx and webdis + redis (RUNS=3 DURATION=5; results in target/bench)
 	cargo build --release

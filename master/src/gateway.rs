@@ -25,8 +25,8 @@ use cairn_api_spec::{
     operation::{Action, Durability, ListQuery, ListedName},
     peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
 };
-use cairn_data_api::{DataApi, Reply, ValueStream, metrics::Kind};
 use cairn_link::{CallError, Client};
+use cairn_operations::{DataApi, Reply, ValueStream, metrics::Kind};
 use futures_util::{FutureExt, future::BoxFuture};
 
 pub(crate) use self::watch::Watch;

@@ -25,12 +25,11 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
-use cairn_data_api::DataMetrics;
+use cairn_operations::{DataMetrics, SlowLog};
 use cairn_server_kit::{
     http::{Budget, Edge},
     metrics::new_registry,
     server::{HttpOptions, serve, serve_metrics, warn_if_open},
-    slow::SlowLog,
     trace::{TraceError, Tracer},
 };
 use tokio_util::sync::CancellationToken;

@@ -6,9 +6,8 @@ use cairn_api_spec::{
     cluster::{ByTier, NodeStats},
     operation::Tier,
 };
-use cairn_data_api::DataMetrics;
+use cairn_operations::{DataMetrics, SlowLog};
 use cairn_replication::{Replica, Role};
-use cairn_server_kit::slow::SlowLog;
 use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector,

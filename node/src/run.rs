@@ -11,11 +11,11 @@ use std::{
 use cairn_api_spec::cluster::{RegisterNode, Ring};
 use cairn_engine::TierError;
 use cairn_link::Limits;
+use cairn_operations::SlowLog;
 use cairn_server_kit::{
     http::{Budget, Edge},
     metrics::new_registry,
     server::{HttpOptions, serve, serve_metrics, warn_if_open},
-    slow::SlowLog,
     trace::{TraceError, Tracer},
 };
 use tokio_util::sync::CancellationToken;

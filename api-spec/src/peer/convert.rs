@@ -2,27 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Execute, Executed, Failed, List, ListedRow, Response, ResponseKind, Trace};
+use super::{
+    AnswerKind, BatchAnswer, Execute, Executed, Failed, FirstOutcome, List, ListedRow, OutcomeKind, Response,
+    ResponseKind, Trace, generated as wire,
+    modes::{known, unreadable},
+};
 use crate::{
     error::{ApiError, ErrorCode},
     name::EntryName,
-    operation::{
-        Action, Consistency, Durability, IdempotencyKey, ListQuery, ListedName, Metadata, Operation, Outcome, Put, Tier,
-    },
+    operation::{Action, Consistency, IdempotencyKey, ListQuery, ListedName, Metadata, Operation, Outcome, Put},
     trace::{SpanId, TraceContext, TraceId},
     version::{Condition, Version},
 };
-
-const DURABILITIES: [Durability; 4] = [Durability::Memory, Durability::Disk, Durability::Fsync, Durability::Object];
-const TIERS: [Tier; 4] = [Tier::Memory, Tier::Disk, Tier::Object, Tier::Replica];
-
-fn unreadable(what: &str) -> ApiError {
-    ApiError::new(ErrorCode::Internal, format!("a peer sent a message without a readable {what}"))
-}
-
-fn to_u32(durability: Option<Durability>) -> u32 {
-    durability.map_or(0, |d| d as u32 + 1)
-}
 
 /// 0 stands for none.
 fn to_millis(ttl: Option<Duration>) -> u64 {
@@ -37,44 +28,41 @@ impl Execute {
     /// The message for an operation, for a partition that the sender knows at `epoch`.
     pub fn new(operation: Operation, epoch: u64) -> Self {
         let (condition, version) = match operation.condition {
-            Condition::None => (0, Version::NONE),
-            Condition::Exists => (1, Version::NONE),
-            Condition::Matches(version) => (2, version),
-            Condition::Absent => (3, Version::NONE),
-            Condition::Differs(version) => (4, version),
+            Condition::None => (wire::Condition::None, Version::NONE),
+            Condition::Exists => (wire::Condition::Exists, Version::NONE),
+            Condition::Matches(version) => (wire::Condition::Matches, version),
+            Condition::Absent => (wire::Condition::Absent, Version::NONE),
+            Condition::Differs(version) => (wire::Condition::Differs, version),
         };
         let mut message = Self {
             epoch,
             name: operation.name.as_bytes().clone(),
-            condition,
+            condition: condition.into(),
             condition_version: version.0,
             eventual: operation.is_eventual(),
             idempotency_key: operation.idempotency_key.map_or_else(String::new, |key| key.as_str().to_owned()),
             trace: operation.trace.map(Trace::from),
             ..Self::default()
         };
-        match operation.action {
-            Action::Get => {}
-            Action::Head => message.action = 1,
+        message.set_durability(operation.action.durability().into());
+        let action = match operation.action {
+            Action::Get => wire::Action::Get,
+            Action::Head => wire::Action::Head,
             Action::Put(put) => {
-                message.action = 2;
                 message.value = put.value;
                 message.content_type = put.content_type;
                 message.ttl_ms = to_millis(put.ttl);
-                message.durability = to_u32(put.durability);
+                wire::Action::Put
             }
-            Action::Delete { durability } => {
-                message.action = 3;
-                message.durability = to_u32(durability);
-            }
-            Action::Increment { delta, ttl, durability } => {
-                message.action = 4;
+            Action::Delete { .. } => wire::Action::Delete,
+            Action::Increment { delta, ttl, .. } => {
                 message.delta = delta;
                 message.ttl_ms = to_millis(ttl);
-                message.durability = to_u32(durability);
+                wire::Action::Increment
             }
-            Action::Explain => message.action = 5,
-        }
+            Action::Explain => wire::Action::Explain,
+        };
+        message.set_action(action);
         message
     }
 
@@ -83,30 +71,27 @@ impl Execute {
     /// # Errors
     /// `internal`, `invalid_key` or `invalid_parameter` when it stands for none.
     pub fn into_operation(self) -> Result<Operation, ApiError> {
-        let durability = match self.durability.checked_sub(1) {
-            None => None,
-            Some(i) => Some(*DURABILITIES.get(i as usize).ok_or_else(|| unreadable("durability"))?),
-        };
+        let durability = known::<wire::AskedDurability>(self.durability, "durability")?.into();
         let version = Version(self.condition_version);
         let ttl = (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms));
         Ok(Operation {
             name: EntryName::from_bytes(self.name)?,
-            condition: match self.condition {
-                0 => Condition::None,
-                1 => Condition::Exists,
-                2 => Condition::Matches(version),
-                3 => Condition::Absent,
-                4 => Condition::Differs(version),
-                _ => return Err(unreadable("condition")),
+            condition: match known(self.condition, "condition")? {
+                wire::Condition::None => Condition::None,
+                wire::Condition::Exists => Condition::Exists,
+                wire::Condition::Matches => Condition::Matches(version),
+                wire::Condition::Absent => Condition::Absent,
+                wire::Condition::Differs => Condition::Differs(version),
             },
-            action: match self.action {
-                0 => Action::Get,
-                1 => Action::Head,
-                2 => Action::Put(Put { value: self.value, content_type: self.content_type, ttl, durability }),
-                3 => Action::Delete { durability },
-                4 => Action::Increment { delta: self.delta, ttl, durability },
-                5 => Action::Explain,
-                _ => return Err(unreadable("action")),
+            action: match known(self.action, "action")? {
+                wire::Action::Get => Action::Get,
+                wire::Action::Head => Action::Head,
+                wire::Action::Put => {
+                    Action::Put(Put { value: self.value, content_type: self.content_type, ttl, durability })
+                }
+                wire::Action::Delete => Action::Delete { durability },
+                wire::Action::Increment => Action::Increment { delta: self.delta, ttl, durability },
+                wire::Action::Explain => Action::Explain,
             },
             consistency: if self.eventual { Consistency::Eventual } else { Consistency::Strong },
             idempotency_key: match self.idempotency_key.as_str() {
@@ -120,8 +105,8 @@ impl Execute {
 
 impl From<Outcome> for Executed {
     fn from(outcome: Outcome) -> Self {
-        let of = |outcome: u32, metadata: Metadata| Self {
-            outcome,
+        let of = |outcome: OutcomeKind, metadata: Metadata| Self {
+            outcome: outcome.into(),
             version: metadata.version.0,
             modified_at: metadata.modified_at,
             expires_at: metadata.expires_at.unwrap_or(0),
@@ -129,21 +114,31 @@ impl From<Outcome> for Executed {
             content_type: metadata.content_type,
             ..Self::default()
         };
-        let bare = |outcome: u32, version: Version| Self { outcome, version: version.0, ..Self::default() };
+        let bare = |outcome: OutcomeKind, version: Version| Self {
+            outcome: outcome.into(),
+            version: version.0,
+            ..Self::default()
+        };
         match outcome {
-            Outcome::Found { metadata, tier, value } => Self { tier: tier as u32, value, ..of(0, metadata) },
-            Outcome::Missing(version) => bare(1, version),
-            Outcome::NotModified(metadata, tier) => Self { tier: tier as u32, ..of(2, metadata) },
-            Outcome::Stored { created, metadata } => of(if created { 4 } else { 3 }, metadata),
-            Outcome::Deleted(version) => bare(5, version),
-            Outcome::ConditionFailed(version) => bare(6, version),
+            Outcome::Found { metadata, tier, value } => {
+                Self { tier: wire::Tier::from(tier).into(), value, ..of(OutcomeKind::Found, metadata) }
+            }
+            Outcome::Missing(version) => bare(OutcomeKind::Missing, version),
+            Outcome::NotModified(metadata, tier) => {
+                Self { tier: wire::Tier::from(tier).into(), ..of(OutcomeKind::NotModified, metadata) }
+            }
+            Outcome::Stored { created: false, metadata } => of(OutcomeKind::Stored, metadata),
+            Outcome::Stored { created: true, metadata } => of(OutcomeKind::Created, metadata),
+            Outcome::Deleted(version) => bare(OutcomeKind::Deleted, version),
+            Outcome::ConditionFailed(version) => bare(OutcomeKind::ConditionFailed, version),
             Outcome::Counted { value, created, metadata } => {
-                Self { counted: value, ..of(if created { 8 } else { 7 }, metadata) }
+                let kind = if created { OutcomeKind::CountedFromNothing } else { OutcomeKind::Counted };
+                Self { counted: value, ..of(kind, metadata) }
             }
             Outcome::Explained(explanation) => Self {
                 // Its maps have keys that are text, and nothing else can fail.
                 explanation: serde_json::to_vec(&explanation).unwrap_or_default().into(),
-                ..bare(9, explanation.version)
+                ..bare(OutcomeKind::Explained, explanation.version)
             },
         }
     }
@@ -153,7 +148,7 @@ impl TryFrom<Executed> for Outcome {
     type Error = ApiError;
 
     fn try_from(message: Executed) -> Result<Self, ApiError> {
-        let tier = TIERS.get(message.tier as usize).copied().ok_or_else(|| unreadable("tier"))?;
+        let tier = known::<wire::Tier>(message.tier, "tier")?.into();
         let version = Version(message.version);
         let metadata = Metadata {
             version,
@@ -162,18 +157,19 @@ impl TryFrom<Executed> for Outcome {
             size: message.size,
             content_type: message.content_type,
         };
-        Ok(match message.outcome {
-            0 => Self::Found { metadata, tier, value: message.value },
-            1 => Self::Missing(version),
-            2 => Self::NotModified(metadata, tier),
-            3 => Self::Stored { created: false, metadata },
-            4 => Self::Stored { created: true, metadata },
-            5 => Self::Deleted(version),
-            6 => Self::ConditionFailed(version),
-            7 => Self::Counted { value: message.counted, created: false, metadata },
-            8 => Self::Counted { value: message.counted, created: true, metadata },
-            9 => Self::Explained(serde_json::from_slice(&message.explanation).map_err(|_| unreadable("explanation"))?),
-            _ => return Err(unreadable("outcome")),
+        Ok(match known(message.outcome, "outcome")? {
+            OutcomeKind::Found => Self::Found { metadata, tier, value: message.value },
+            OutcomeKind::Missing => Self::Missing(version),
+            OutcomeKind::NotModified => Self::NotModified(metadata, tier),
+            OutcomeKind::Stored => Self::Stored { created: false, metadata },
+            OutcomeKind::Created => Self::Stored { created: true, metadata },
+            OutcomeKind::Deleted => Self::Deleted(version),
+            OutcomeKind::ConditionFailed => Self::ConditionFailed(version),
+            OutcomeKind::Counted => Self::Counted { value: message.counted, created: false, metadata },
+            OutcomeKind::CountedFromNothing => Self::Counted { value: message.counted, created: true, metadata },
+            OutcomeKind::Explained => {
+                Self::Explained(serde_json::from_slice(&message.explanation).map_err(|_| unreadable("explanation"))?)
+            }
         })
     }
 }
@@ -192,7 +188,13 @@ impl From<ApiError> for Failed {
 
 impl From<Failed> for ApiError {
     fn from(message: Failed) -> Self {
-        let code = ErrorCode::ALL.iter().copied().find(|c| c.as_str() == message.code).unwrap_or(ErrorCode::Internal);
+        let known = ErrorCode::ALL.iter().copied().find(|code| code.as_str() == message.code);
+        // `internal` promises nothing, neither that nothing was done nor that another attempt may end better.
+        let Some(code) = known else {
+            let Failed { code, detail, .. } = &message;
+            let detail = format!("a peer failed with {code:?}, which this release does not know: {detail}");
+            return Self { trace_id: message.trace.and_then(Trace::id), ..Self::new(ErrorCode::Internal, detail) };
+        };
         Self {
             code,
             detail: message.detail,
@@ -279,78 +281,34 @@ impl Response {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{name::Bucket, peer::BatchAnswer};
-
-    fn sent(operation: Operation) -> Result<Operation, ApiError> {
-        Execute::new(operation, 7).into_operation()
+impl From<Result<Outcome, ApiError>> for BatchAnswer {
+    fn from(result: Result<Outcome, ApiError>) -> Self {
+        let kind = match result {
+            Ok(outcome) => AnswerKind::Executed(outcome.into()),
+            Err(error) => AnswerKind::Failed(error.into()),
+        };
+        Self { kind: Some(kind) }
     }
+}
 
-    fn of(action: Action) -> Operation {
-        Operation::new(EntryName::new(&Bucket::default(), "k").unwrap(), Condition::None, action)
-    }
-
-    #[test]
-    fn consistency_and_idempotency_key_travel_with_the_operation() {
-        let eventual = Operation { consistency: Consistency::Eventual, ..of(Action::Get) };
-        assert_eq!(sent(eventual).unwrap().consistency, Consistency::Eventual);
-        let plain = sent(of(Action::Get)).unwrap();
-        assert_eq!((plain.consistency, plain.idempotency_key), (Consistency::Strong, None));
-        let key = IdempotencyKey::parse("once").unwrap();
-        let delete = Operation { idempotency_key: Some(key.clone()), ..of(Action::Delete { durability: None }) };
-        assert_eq!(sent(delete).unwrap().idempotency_key, Some(key));
-        let broken = Execute { idempotency_key: "a b".to_owned(), ..Execute::new(of(Action::Get), 7) };
-        assert_eq!(broken.into_operation().unwrap_err().code, ErrorCode::InvalidParameter);
-    }
-
-    #[test]
-    fn an_increment_travels_with_what_it_adds_and_comes_back_with_the_sum() {
-        let (ttl, durability) = (Some(Duration::from_millis(250)), Some(Durability::Memory));
-        let action = sent(of(Action::Increment { delta: i64::MIN, ttl, durability })).unwrap().action;
-        let Action::Increment { delta: i64::MIN, ttl: t, durability: d } = action else { panic!("{action:?}") };
-        assert_eq!((t, d), (ttl, durability));
-        let metadata =
-            Metadata { version: Version(1), modified_at: 2, expires_at: None, size: 2, content_type: String::new() };
-        for created in [false, true] {
-            let counted = Outcome::Counted { value: -7, created, metadata: metadata.clone() };
-            let back = Outcome::try_from(Executed::from(counted)).unwrap();
-            assert!(matches!(back, Outcome::Counted { value: -7, created: c, .. } if c == created), "{back:?}");
+impl From<BatchAnswer> for Result<Outcome, ApiError> {
+    fn from(answer: BatchAnswer) -> Self {
+        match answer.kind {
+            Some(AnswerKind::Executed(executed)) => executed.try_into(),
+            Some(AnswerKind::Failed(failed)) => Err(failed.into()),
+            None => Err(unreadable("answer")),
         }
     }
+}
 
-    #[test]
-    fn each_operation_of_a_batch_comes_back_with_its_own_end() {
-        let failed = ApiError::new(ErrorCode::NotAnInteger, "no").with_version(Version(3));
-        for result in [Err(failed), Ok(Outcome::Missing(Version(4)))] {
-            let back = Result::<Outcome, ApiError>::from(BatchAnswer::from(result.clone()));
-            assert_eq!(format!("{back:?}"), format!("{result:?}"));
-        }
-        assert!(Result::<Outcome, ApiError>::from(BatchAnswer { kind: None }).is_err());
-    }
-
-    #[test]
-    fn the_trace_travels_with_the_operation_and_back_with_a_failure() {
-        let context = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        for trace in [None, context, context.map(|context| TraceContext { sampled: false, ..context })] {
-            assert_eq!(sent(Operation { trace, ..of(Action::Get) }).unwrap().trace, trace);
-            let trace_id = trace.map(|context| context.trace_id);
-            let error = ApiError { trace_id, ..ApiError::new(ErrorCode::Internal, "broken") };
-            assert_eq!(ApiError::from(Failed::from(error.clone())), error);
-        }
-    }
-
-    #[test]
-    fn every_tier_travels_with_the_outcome() {
-        let metadata =
-            Metadata { version: Version(1), modified_at: 2, expires_at: None, size: 0, content_type: String::new() };
-        for (position, tier) in TIERS.into_iter().enumerate() {
-            assert_eq!(tier as usize, position);
-            let found = Outcome::Found { metadata: metadata.clone(), tier, value: None };
-            let outcome = Outcome::try_from(Executed::from(found)).unwrap();
-            assert!(matches!(outcome, Outcome::Found { tier: t, .. } if t == tier), "{outcome:?}");
-        }
-        assert!(Outcome::try_from(Executed { tier: 4, ..Executed::default() }).is_err());
+impl FirstOutcome {
+    /// Refuses what a later attempt of the write could not be answered with.
+    ///
+    /// # Errors
+    /// `internal`, `invalid_key` or `invalid_parameter` for what cannot be read.
+    pub fn check(&self) -> Result<(), ApiError> {
+        EntryName::from_bytes(self.name.clone())?;
+        IdempotencyKey::parse(&self.key)?;
+        known::<wire::Refusal>(self.refused, "refusal").map(|_| ())
     }
 }

@@ -8,10 +8,11 @@ use cairn_api_spec::{
     ApiError, Operation, Outcome,
     operation::{Action, Put},
 };
+use cairn_operations::Reply;
 use cairn_server_kit::http::UNCOUNTED;
 
 use crate::{
-    Reply, Shared,
+    Shared,
     docs::{
         Binary, BucketQuery, CacheControl, Conditions, ConsistencyQuery, DeleteErrors, DurabilityQuery, Idempotency,
         KeyPath, PutErrors, ReadErrors, TtlQuery,

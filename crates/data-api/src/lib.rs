@@ -1,21 +1,18 @@
 //! The data API over HTTP, once, for both servers: handlers parse a request into an `Operation`, call one method of
-//! [`DataApi`], and render the outcome. They hold no rule of their own.
+//! [`DataApi`](cairn_operations::DataApi), and render the outcome. They hold no rule of their own.
 //!
-//! The master implements [`DataApi`] by forwarding, a node by its partitions. Without this room the two servers would
+//! The master implements `DataApi` by forwarding, a node by its partitions. Without this room the two servers would
 //! each have their own copy of the same parsing, headers and documentation.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `api` | what a server must be able to do |
 //! | `keys`, `post`, `list`, `counter`, `batch`, `explain` | the handlers, each of which is its own documentation |
 //! | `request`, `document` | what a request says: key, query and headers, JSON |
 //! | `upload` | bodies on their way into a put, collected or streamed |
 //! | `patience` | large values on their way to clients that may not read them |
 //! | `reply` | outcomes as status, headers and body |
 //! | `docs` | the parts of the OpenAPI document that operations share |
-//! | [`metrics`] | how long operations take, and how they end |
 
-mod api;
 mod batch;
 mod counter;
 mod docs;
@@ -23,7 +20,6 @@ mod document;
 mod explain;
 mod keys;
 mod list;
-pub mod metrics;
 mod patience;
 mod post;
 mod reply;
@@ -32,10 +28,8 @@ mod upload;
 
 use std::sync::Arc;
 
+use cairn_operations::DataApi;
 use cairn_server_kit::http::Budget;
-
-pub use api::{DataApi, Reply, ValueStream};
-pub use metrics::DataMetrics;
 
 /// What the handlers work on, as `web::Data<Shared>`. Each worker may have its own.
 pub struct Shared {

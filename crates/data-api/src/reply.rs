@@ -22,12 +22,13 @@ use cairn_api_spec::{
     ApiError, ErrorCode, Outcome, Version,
     operation::{Metadata, Tier},
 };
+use cairn_operations::{Reply, ValueStream};
 use cairn_server_kit::http::{Held, HttpError, UNCOUNTED};
 use futures_util::stream;
 use httpdate::HttpDate;
 use serde::Serialize;
 
-use crate::{Reply, ValueStream, patience::Patient};
+use crate::patience::Patient;
 
 /// 9999-12-31T23:59:59Z, the last second that an HTTP date can tell.
 const LAST_SECOND: u64 = 253_402_300_799;

@@ -13,9 +13,8 @@ use cairn_api_spec::{
     ttl,
     version::Condition,
 };
+use cairn_operations::Reply;
 use cairn_server_kit::http::{annotate, trace_of};
-
-use crate::Reply;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_CONTENT_TYPE_BYTES: usize = 255;

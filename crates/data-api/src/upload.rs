@@ -5,6 +5,7 @@ use std::{future::ready, io, pin::pin};
 use actix_web::{error::PayloadError, web};
 use bytes::{Bytes, BytesMut};
 use cairn_api_spec::{ApiError, ErrorCode, Operation, operation::Action};
+use cairn_operations::{DataApi, Reply, ValueStream};
 use cairn_server_kit::http::{Budget, Pace, Paced, read_body};
 use futures_util::{
     Stream, StreamExt,
@@ -12,8 +13,6 @@ use futures_util::{
     stream,
 };
 use tokio::sync::mpsc;
-
-use crate::{DataApi, Reply, ValueStream};
 
 /// Pieces under way between the body and the domain.
 const PIECES: usize = 8;

@@ -60,20 +60,20 @@ impl Refused {
     ///
     /// # Errors
     /// [`ErrorCode::Internal`] for a way that this release does not know.
-    pub fn from_peer(refused: u32, version: u64) -> Result<Option<Self>, ApiError> {
-        match refused {
-            0 => Ok(None),
-            1 => Ok(Some(Self::ConditionFailed(Version(version)))),
-            2 => Ok(Some(Self::Missing(Version(version)))),
-            _ => Err(ApiError::new(ErrorCode::Internal, "a peer sent a refusal that this release does not know")),
+    pub fn from_peer(refused: i32, version: u64) -> Result<Option<Self>, ApiError> {
+        match peer::Refusal::try_from(refused) {
+            Ok(peer::Refusal::None) => Ok(None),
+            Ok(peer::Refusal::ConditionFailed) => Ok(Some(Self::ConditionFailed(Version(version)))),
+            Ok(peer::Refusal::Missing) => Ok(Some(Self::Missing(Version(version)))),
+            Err(_) => Err(ApiError::new(ErrorCode::Internal, "a peer sent a refusal that this release does not know")),
         }
     }
 
     /// The same as two numbers, as peers and the disk have it.
-    pub fn to_peer(self) -> (u32, u64) {
+    pub fn to_peer(self) -> (i32, u64) {
         match self {
-            Self::ConditionFailed(version) => (1, version.0),
-            Self::Missing(version) => (2, version.0),
+            Self::ConditionFailed(version) => (peer::Refusal::ConditionFailed.into(), version.0),
+            Self::Missing(version) => (peer::Refusal::Missing.into(), version.0),
         }
     }
 }

@@ -5,7 +5,6 @@
 //! | [`config`] | settings in layers (flag over environment over file over default) and the units they are written in |
 //! | [`telemetry`] | log output and trace ids |
 //! | [`trace`] | spans, and their way to a collector |
-//! | [`slow`] | the log of what takes long |
 //! | [`metrics`] | a server's registry and its text exposition |
 //! | [`http`] | the outermost middleware, the form of every error, extractors' errors, bodies with limits and deadlines |
 //! | [`server`] | binding, serving, and stopping |
@@ -19,6 +18,5 @@ pub mod healthcheck;
 pub mod http;
 pub mod metrics;
 pub mod server;
-pub mod slow;
 pub mod telemetry;
 pub mod trace;

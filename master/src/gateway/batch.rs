@@ -10,7 +10,7 @@ use cairn_api_spec::{
     batch::AnswerRoom,
     peer::{Execute, ExecuteBatch, Request, RequestKind, ResponseKind},
 };
-use cairn_data_api::metrics::Kind;
+use cairn_operations::metrics::Kind;
 use futures_util::future::join_all;
 
 use super::{

@@ -15,7 +15,7 @@ use cairn_api_spec::{
     operation::{Action, Metadata, Put, Tier},
     version::Condition,
 };
-use cairn_data_api::{Reply, ValueStream, metrics::Kind};
+use cairn_operations::{Reply, ValueStream, metrics::Kind};
 use futures_util::{Stream, StreamExt};
 use reqwest::{Body, RequestBuilder, Response, StatusCode, header};
 use tokio::sync::{mpsc, oneshot};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cairn_api_spec::{ApiError, Operation, Outcome, TraceContext, operation::ListQuery};
-use cairn_data_api::{
+use cairn_operations::{
     DataMetrics, Reply,
     metrics::{Details, End, Kind},
 };

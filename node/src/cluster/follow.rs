@@ -10,7 +10,8 @@ use cairn_api_spec::{
     name::partition_of,
     operation::{Durability, IdempotencyKey},
     peer::{
-        Append, Collect, Collected, Granted, Refused, Release, Released, Renew, Replicate, Replicated, Trace, Uploaded,
+        self, Append, Collect, Collected, Granted, Refused, Release, Released, Renew, Replicate, Replicated, Trace,
+        Uploaded,
     },
 };
 use cairn_engine::{Change, Idempotency, NodeId, Payload, Refused as RefusedWrite, Room, TierError};
@@ -37,7 +38,8 @@ pub async fn replicate(driver: &Driver, peers: &Arc<Peers>, mut message: Replica
     if driver.leaving.load(Ordering::Relaxed) {
         return Ok(refuse_all(driver, &message));
     }
-    let bytes = message.appends.iter().map(|append| append.row.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
+    let bytes =
+        message.appends.iter().filter_map(|append| append.row.as_ref()?.value.as_ref()).map(bytes::Bytes::len).sum();
     let room = driver.disk.reserve(bytes, true).await?;
     let passed_on = pass_on(peers, &message);
     let (mut refused, partitions, must_be_stored) = {
@@ -75,12 +77,15 @@ fn believed(driver: &Driver, message: &Replicate) -> Vec<Mark> {
         let known = Teller { node: &*primary.node, session: (primary.session, driver.me.session), epoch: entry.epoch };
         upload::believes(&told, &known)
     };
-    let mark = |uploaded: &Uploaded| Mark {
-        name: uploaded.name.clone(),
-        version: Version(uploaded.version),
-        place: uploaded.place.as_ref().and_then(disk::from_peer),
+    // Of one whose place cannot be read nothing is believed: the value could never be fetched from there.
+    let mark = |uploaded: &Uploaded| {
+        let place = match &uploaded.place {
+            Some(place) => Some(disk::from_peer(place)?),
+            None => None,
+        };
+        Some(Mark { name: uploaded.name.clone(), version: Version(uploaded.version), place })
     };
-    message.uploads.iter().filter(is_believed).map(mark).collect()
+    message.uploads.iter().filter(is_believed).filter_map(mark).collect()
 }
 
 /// Asks the state machines: which writes are to be stored, and which are refused.
@@ -91,15 +96,18 @@ fn accept(
     room: &Room,
 ) -> Result<(Vec<Write>, Vec<Refused>), NodeError> {
     let primary = Member { node: message.primary.as_str().into(), session: message.primary_session };
-    let (mut writes, mut refused) = (Vec::with_capacity(appends.len()), Vec::new());
-    for append in appends {
-        let (partition, durability) = (append.partition, append.durability);
-        if partition >= driver.partitions.count() {
-            return Err(NodeError::Transfer(format!("there is no partition {partition}")));
+    // All of them are read before one is taken: what the state machine has taken must be stored.
+    let read = |append: Append| {
+        if append.partition >= driver.partitions.count() {
+            return Err(NodeError::Transfer(format!("there is no partition {}", append.partition)));
         }
         let header = header(&primary, message.session, append.epoch, append.stable);
-        let trace = append.trace.and_then(Trace::context);
-        let unstable = write(append)?;
+        Ok((append.partition, header, append.trace.and_then(Trace::context), write(append)?))
+    };
+    let appends = appends.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let (mut writes, mut refused) = (Vec::with_capacity(appends.len()), Vec::new());
+    for (partition, header, trace, unstable) in appends {
+        let durability = unstable.data.durability;
         let (change, idempotency) = (unstable.data.change.clone(), unstable.data.idempotency.clone());
         match driver.protocol(partition, |replica, now, out| replica.append(&header, unstable, now, out)) {
             Ok(true) => {
@@ -108,8 +116,8 @@ fn accept(
                 writes.push(Write {
                     partition,
                     change,
-                    flush: durability == Durability::Fsync as u32,
-                    awaited: durability != Durability::Memory as u32,
+                    flush: durability >= Durability::Fsync,
+                    awaited: durability != Durability::Memory,
                     stored: None,
                     room: Some(room.clone()),
                     idempotency,
@@ -229,13 +237,10 @@ pub fn collect(driver: &Driver, message: &Collect) -> Collected {
 /// # Errors
 /// When it cannot be read.
 pub fn write(append: Append) -> Result<Unstable<Payload>, NodeError> {
-    let durability = match append.durability {
-        0 => Durability::Memory,
-        1 => Durability::Disk,
-        2 => Durability::Fsync,
-        3 => Durability::Object,
-        other => return Err(NodeError::Transfer(format!("durability {other} is none that this release knows"))),
-    };
+    let durability = peer::Durability::try_from(append.durability)
+        .map_err(|_| NodeError::Transfer("a write without a readable durability".to_owned()))?
+        .into();
+    let row = append.row.ok_or_else(|| NodeError::Transfer("a write without a row".to_owned()))?;
     let idempotency = match append.idempotency_key.as_str() {
         "" => None,
         text => {
@@ -245,8 +250,8 @@ pub fn write(append: Append) -> Result<Unstable<Payload>, NodeError> {
     };
     let unreadable = |error: ApiError| NodeError::Transfer(error.detail);
     let refused = RefusedWrite::from_peer(append.refused, append.refused_version).map_err(unreadable)?;
-    let deletes = append.row.tombstone;
-    let change = Change::from_peer(append.row, refused, deletes).map_err(unreadable)?;
+    let deletes = row.tombstone;
+    let change = Change::from_peer(row, refused, deletes).map_err(unreadable)?;
     let version = change.version();
     Ok(Unstable { version, data: Payload { change, durability, room: None, idempotency, trace: None } })
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cairn_api_spec::{
     Version,
     cluster::Transfer,
-    peer::{self, Fetch, Fetched, Request, RequestKind, Response, ResponseKind},
+    peer::{self, Fetch, Fetched, FirstOutcome, Request, RequestKind, Response, ResponseKind},
 };
 use cairn_engine::{NodeId, checksum};
 use cairn_link::Client;
@@ -305,6 +305,7 @@ impl<'a> Copy<'a> {
             let Some(last) = page.keys.last() else { break };
             after = Version(last.version);
             let bytes = page.keys.iter().map(|first| (first.key.len() + first.name.len()) as u64).sum();
+            page.keys.iter().try_for_each(FirstOutcome::check).map_err(|error| NodeError::Transfer(error.detail))?;
             self.driver.disk.ingest_keys(self.partition, page.keys).await?;
             self.transfers.pace(bytes).await;
         }
@@ -324,7 +325,8 @@ impl<'a> Copy<'a> {
 
     async fn store_rows(&mut self, rows: Vec<peer::Row>) -> Result<(), NodeError> {
         let uploads = self.driver.objects.is_some();
-        let rows: Vec<Row> = rows.into_iter().map(|row| Row::from_peer(row, self.partition, uploads)).collect();
+        let rows = rows.into_iter().map(|row| Row::from_peer(row, self.partition, uploads));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let bytes = rows.iter().map(|row| row.value.as_ref().map_or(0, |value| value.len() as u64)).sum();
         self.driver.disk.ingest(rows).await?;
         self.progress.bytes += bytes;

@@ -1,4 +1,4 @@
-//! The data API's adapter: what `cairn-data-api` asks, over the driver.
+//! The data API's adapter: what `cairn-operations` asks for, over the driver.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,7 +6,7 @@ use cairn_api_spec::{
     ApiError, ErrorCode, Operation, Outcome, TraceContext,
     operation::{ListQuery, ListedName},
 };
-use cairn_data_api::{DataApi, Reply, ValueStream};
+use cairn_operations::{DataApi, Reply, ValueStream};
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::task::AbortOnDropHandle;
 

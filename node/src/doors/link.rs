@@ -9,8 +9,8 @@ use cairn_api_spec::{
         Trace,
     },
 };
-use cairn_data_api::metrics::Kind;
 use cairn_link::Service;
+use cairn_operations::metrics::Kind;
 use cairn_server_kit::{
     telemetry::random_trace_id,
     trace::{Span, SpanKind},

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_api_spec::{ApiError, ErrorCode, Operation, Outcome, batch::AnswerRoom};
-use cairn_data_api::metrics::{Details, End, Kind};
+use cairn_operations::metrics::{Details, End, Kind};
 use futures_util::{StreamExt, stream};
 
 use super::Driver;

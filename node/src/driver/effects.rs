@@ -201,7 +201,8 @@ impl Driver {
         let queued = self.disk.enqueue(Write {
             partition,
             change: change.clone(),
-            flush: durability == Durability::Fsync,
+            // What the bucket has, too: after a power cut a partition goes on from its disks and does not ask the bucket.
+            flush: durability >= Durability::Fsync,
             awaited: durability != Durability::Memory,
             stored: None,
             room,

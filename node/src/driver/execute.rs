@@ -11,8 +11,8 @@ use cairn_api_spec::{
     operation::{Action, Durability, ListQuery, ListedName, Metadata, Put, Tier},
     version::Condition,
 };
-use cairn_data_api::metrics::{Details, End, Kind};
 use cairn_engine::{Entry, Newest, Request, TierError, Verb};
+use cairn_operations::metrics::{Details, End, Kind};
 use cairn_server_kit::trace::SpanKind;
 
 use super::Driver;

@@ -238,7 +238,16 @@ fn append(operation: &Operation, key: &str, version: Version) -> Append {
         ..Row::default()
     };
     let (partition, idempotency_key) = (partition_of(operation), key.to_owned());
-    Append { partition, epoch: 1, stable: 0, durability: 1, row, idempotency_key, created: true, ..Append::default() }
+    Append {
+        partition,
+        epoch: 1,
+        stable: 0,
+        durability: 1,
+        row: Some(row),
+        idempotency_key,
+        created: true,
+        ..Append::default()
+    }
 }
 
 async fn assert_is_repeated(store: &TestStore, write: Operation, version: Version) {

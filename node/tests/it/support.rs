@@ -16,8 +16,9 @@ use cairn_node::{
     metrics::NodeMetrics,
     tiers::disk::HeldPartition,
 };
+use cairn_operations::SlowLog;
 use cairn_replication::{Entry, Replica};
-use cairn_server_kit::{slow::SlowLog, trace::Tracer};
+use cairn_server_kit::trace::Tracer;
 use prometheus::Registry;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Each crate, and the crates that it may look into.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("api-spec", &[]),
     ("crates/link", &[]),
     ("crates/object-tier", &["api-spec"]),
@@ -14,10 +14,11 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("crates/replication", &["api-spec"]),
     ("crates/engine", &["api-spec", "replication"]),
     ("crates/server-kit", &["api-spec"]),
-    ("crates/data-api", &["api-spec", "server-kit"]),
+    ("crates/operations", &["api-spec"]),
+    ("crates/data-api", &["api-spec", "operations", "server-kit"]),
     ("client-sdk", &["api-spec"]),
-    ("master", &["api-spec", "data-api", "link", "placement", "server-kit"]),
-    ("node", &["api-spec", "data-api", "engine", "link", "object-tier", "replication", "server-kit"]),
+    ("master", &["api-spec", "data-api", "link", "operations", "placement", "server-kit"]),
+    ("node", &["api-spec", "data-api", "engine", "link", "object-tier", "operations", "replication", "server-kit"]),
     ("crates/cairn", &["api-spec", "client-sdk", "master", "node", "server-kit"]),
 ];
 

@@ -15,7 +15,7 @@ use cairn_api_spec::{
     operation::{Action, ListQuery, ListedName, Metadata, Put, Tier},
     version::Condition,
 };
-use cairn_data_api::{
+use cairn_operations::{
     DataApi, DataMetrics, Reply, ValueStream,
     metrics::{Details, End, Kind},
 };

@@ -7,11 +7,11 @@ use std::{
 };
 
 use actix_web::{App, web};
-use cairn_data_api::{DataMetrics, Shared, configure};
+use cairn_data_api::{Shared, configure};
+use cairn_operations::{DataMetrics, SlowLog};
 use cairn_server_kit::{
     http::{Budget, Edge, route_not_found},
     server::{HttpOptions, serve},
-    slow::SlowLog,
 };
 use prometheus::{Registry, TextEncoder};
 use serde_json::Value;

@@ -217,7 +217,7 @@ impl<W> Engine<W> {
         let request = &job.request;
         let counts = matches!(request.verb, Verb::Increment { .. });
         let is_same_kind =
-            first.tombstone == request.verb.removes() && (first.refused > 0 || first.counted.is_some() == counts);
+            first.tombstone == request.verb.removes() && (first.refused != 0 || first.counted.is_some() == counts);
         if first.name != *request.name.as_bytes() || !is_same_kind {
             return self.finish(id, Err(Error::KeyReused), step);
         }

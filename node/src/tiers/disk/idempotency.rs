@@ -193,7 +193,7 @@ pub(super) struct Record<'a> {
     tombstone: bool,
     modified_at: u64,
     expires_at: u64,
-    refused: u32,
+    refused: i32,
     refused_version: u64,
     counted: Option<i64>,
 }

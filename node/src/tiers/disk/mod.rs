@@ -16,7 +16,7 @@ mod writer;
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use cairn_api_spec::{Version, operation::Metadata, peer};
+use cairn_api_spec::{EntryName, Version, operation::Metadata, peer};
 use cairn_engine::{Idempotency, Room};
 use cairn_object_tier::Place;
 use sqlx::{
@@ -232,8 +232,14 @@ impl From<Row> for peer::Row {
 
 impl Row {
     /// The row that a peer sent for `partition`, to a node that uploads or does not.
-    pub fn from_peer(row: peer::Row, partition: u32, uploads: bool) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the name or the place cannot be read: a value could never be fetched from a place that was left out.
+    pub fn from_peer(row: peer::Row, partition: u32, uploads: bool) -> Result<Self, NodeError> {
+        let unreadable = |what: &str| NodeError::Transfer(format!("a row without a readable {what}"));
+        EntryName::from_bytes(row.name.clone()).map_err(|_| unreadable("name"))?;
+        let place = row.place.as_ref().map(|place| places::from_peer(place).ok_or_else(|| unreadable("place")));
+        Ok(Self {
             name: row.name,
             partition,
             metadata: Metadata {
@@ -248,9 +254,9 @@ impl Row {
             // A tombstone that the object store has heard of is looked at once more, which does no harm.
             dirty: uploads && row.object_version != row.version,
             object_version: Version(row.object_version),
-            place: row.place.as_ref().and_then(places::from_peer),
+            place: place.transpose()?,
             value: row.value,
-        }
+        })
     }
 }
 

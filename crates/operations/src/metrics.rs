@@ -7,8 +7,9 @@ use cairn_api_spec::{
     Outcome, TraceId,
     operation::{Action, Tier},
 };
-use cairn_server_kit::slow::SlowLog;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::slow::SlowLog;
 
 /// Seconds.
 const BUCKETS: [f64; 17] =

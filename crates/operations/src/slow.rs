@@ -29,12 +29,12 @@ impl SlowLog {
     }
 
     /// Whether something that took so long is slow.
-    pub fn is_slow(&self, took: Duration) -> bool {
+    pub(crate) fn is_slow(&self, took: Duration) -> bool {
         took >= self.threshold
     }
 
     /// Whether a line may be written now: then how many were left out since the last one.
-    pub fn admit(&self) -> Option<u64> {
+    pub(crate) fn admit(&self) -> Option<u64> {
         if self.lines.check().is_ok() {
             return Some(self.left_out.swap(0, Ordering::Relaxed));
         }
