@@ -304,9 +304,9 @@ impl Ownership {
                     let strangers = change.strangers.clone();
                     self.spawn(inner, partition, move |this, partition| async move {
                         if merges {
-                            this.merge(partition, generation, &strangers).await
+                            this.merge(partition, generation, &strangers).await;
                         } else {
-                            this.resume(partition).await
+                            this.resume(partition).await;
                         }
                     });
                     return;

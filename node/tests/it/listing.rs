@@ -9,7 +9,7 @@ use cairn_node::{
     metrics::NodeMetrics,
     tiers::object::{Credentials, ObjectSettings, ObjectStore},
 };
-use cairn_operations::slow::SlowLog;
+use cairn_operations::SlowLog;
 use prometheus::Registry;
 
 async fn object_store() -> ObjectStore {
