@@ -34,7 +34,7 @@ const MAX_LIMIT: usize = 1_000;
     params(BucketQuery, PageQuery),
     responses(
         (status = 200, description = "A page of keys.", body = KeyList, example = json!({
-            "keys": [{"key": "user:42", "size": 6, "version": 1_099_511_627_777_u64}], "next_cursor": "dXNlcjo0Mg",
+            "keys": [{"key": "user:42", "size": 6, "version": "1099511627777"}], "next_cursor": "dXNlcjo0Mg",
         })),
         ListErrors,
     ),

@@ -11,6 +11,7 @@
 //! | [`skew`] | how far the wall clock is from the master's |
 //! | [`follow`] | what this node answers to primaries |
 //! | [`transfer`] | copies of partitions |
+//! | [`transfers`] | how far they are, and how fast they may be |
 
 pub mod collect;
 pub mod follow;
@@ -21,3 +22,4 @@ pub mod peers;
 pub mod protocol;
 pub mod skew;
 pub mod transfer;
+pub mod transfers;

@@ -21,7 +21,7 @@ use cairn_replication::{Entry, Member, Role, Settings};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{peers::Peers, skew::Skew, transfer::Transfers};
+use super::{peers::Peers, skew::Skew, transfers::Transfers};
 use crate::{clock, driver::Driver, error::NodeError, metrics::role_name, tiers::disk::HeldPartition};
 
 /// Partitions restored, or learned, at the same time.

@@ -4,11 +4,7 @@
 //! What was written before is on the primary's disk when the first page is read, or stands in that page by name, because
 //! the disk has refused it. So pages and writes together are everything, whatever their order: the newest version wins.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
@@ -20,9 +16,11 @@ use cairn_engine::{NodeId, checksum};
 use cairn_link::Client;
 use cairn_replication::{Member, Role};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::watch;
 
-use super::peers::Peers;
+use super::{
+    peers::Peers,
+    transfers::{Reported, Transfers},
+};
 use crate::{driver::Driver, error::NodeError, tiers::disk::Row};
 
 /// What one page holds, at most and if more than one row.
@@ -34,69 +32,8 @@ const PAGE_KEYS: usize = 4_096;
 /// Rows that are read at the same time for one page: few, since their values may be large.
 const LOADS: usize = 8;
 const FETCH_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a copy waits for the master to tell its limit, and the one it has without.
-const TOLD_TIMEOUT: Duration = Duration::from_secs(3);
-const UNTOLD_LIMIT: u64 = 8 << 20;
 /// How often a learner that has everything says so.
 const STAY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The copies that this node makes: how far they are, and how fast they may be.
-#[derive(Default)]
-pub struct Transfers {
-    active: Mutex<BTreeMap<u32, Transfer>>,
-    /// Bytes a second for all together, 0: no limit; `None` until the master has told.
-    limit: watch::Sender<Option<u64>>,
-    /// When the next page may be asked for.
-    next: Mutex<Option<Instant>>,
-}
-
-impl Transfers {
-    /// How far the copies are.
-    pub fn active(&self) -> Vec<Transfer> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
-    }
-
-    /// Sets the limit in bytes a second; 0: none.
-    pub fn set_limit(&self, bytes_per_second: u64) {
-        self.limit.send_replace(Some(bytes_per_second));
-    }
-
-    fn report(&self, partition: u32, transfer: Option<Transfer>) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        match transfer {
-            Some(transfer) => active.insert(partition, transfer),
-            None => active.remove(&partition),
-        };
-    }
-
-    /// Waits as long as so many bytes take at the limit.
-    async fn pace(&self, bytes: u64) {
-        let mut told = self.limit.subscribe();
-        let told = tokio::time::timeout(TOLD_TIMEOUT, told.wait_for(Option::is_some)).await;
-        let limit = told.ok().and_then(Result::ok).and_then(|limit| *limit).unwrap_or(UNTOLD_LIMIT);
-        if limit == 0 {
-            return;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a pause needs no 53 bits")]
-        let pause = Duration::from_secs_f64(bytes as f64 / limit as f64);
-        let until = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let until = next.unwrap_or_else(Instant::now).max(Instant::now()) + pause;
-            *next = Some(until);
-            until
-        };
-        tokio::time::sleep_until(until.into()).await;
-    }
-}
-
-/// Ends a report when its copy ends, however.
-struct Reported<'a>(&'a Transfers, u32);
-
-impl Drop for Reported<'_> {
-    fn drop(&mut self) {
-        self.0.report(self.1, None);
-    }
-}
 
 /// The primary's side: a page of the partition.
 ///

@@ -12,6 +12,7 @@
 //! | [`checkpoint`] | checkpoints of partitions in the object store |
 //! | [`restore`] | what is brought back from there |
 //! | [`upload`] | the way down to the object store |
+//! | [`uploads`] | what this process knows of its objects |
 //! | [`moving`] | what is left in segments that are mostly dead |
 //! | [`sweep`] | expiry, the disk budget, statistics |
 
@@ -26,6 +27,7 @@ pub mod partitions;
 pub mod restore;
 pub mod sweep;
 pub mod upload;
+pub mod uploads;
 
 use std::{
     sync::{
@@ -41,7 +43,7 @@ use cairn_server_kit::trace::Tracer;
 use tokio::sync::Semaphore;
 
 pub use self::effects::{After, Network, Outgoing, Task, Tasks, tasks};
-use self::{partitions::Partitions, upload::Uploads};
+use self::{partitions::Partitions, uploads::Uploads};
 use crate::{
     clock,
     config::StoreSettings,

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Driver,
-    upload::{Gathered, LOADS, UnderWay, pack, store},
+    upload::{Gathered, LOADS, pack, store},
+    uploads::UnderWay,
 };
 use crate::{
     error::NodeError,

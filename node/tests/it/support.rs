@@ -9,7 +9,7 @@ use cairn_api_spec::{
 };
 use cairn_engine::NodeId;
 use cairn_node::{
-    cluster::{peers::Peers, transfer::Transfers},
+    cluster::{peers::Peers, transfers::Transfers},
     config::StoreSettings,
     driver::Driver,
     error::NodeError,
