@@ -3,7 +3,11 @@
 //! Its credentials are made anew for each run and only this process knows them, so no one else on the machine reads
 //! or writes the bucket through it.
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cairn_node::tiers::object::Credentials;
 use hyper_util::{
@@ -11,7 +15,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use s3s::{
+    S3Request, S3Result,
+    access::S3Access,
     auth::SimpleAuth,
+    dto::{GetObjectInput, Range},
     service::{S3Service, S3ServiceBuilder},
 };
 use s3s_fs::FileSystem;
@@ -46,6 +53,7 @@ impl EmbeddedS3 {
         let files = FileSystem::new(root).map_err(|error| DevError::S3(format!("{error:?}")))?;
         let (id, secret) = (random_text(), random_text());
         let mut service = S3ServiceBuilder::new(files);
+        service.set_access(Ends(root.to_owned()));
         service.set_auth(SimpleAuth::from_single(id.as_str(), secret.as_str()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -68,6 +76,22 @@ impl EmbeddedS3 {
         if let Err(error) = self.task.await {
             tracing::warn!(%error, "the embedded S3 server failed");
         }
+    }
+}
+
+/// Who asks for more bytes from the end of an object than it has gets all of it. The server over the file system would fail.
+struct Ends(PathBuf);
+
+#[async_trait::async_trait]
+impl S3Access for Ends {
+    async fn get_object(&self, request: &mut S3Request<GetObjectInput>) -> S3Result<()> {
+        let GetObjectInput { bucket, key, range, .. } = &mut request.input;
+        if let Some(Range::Suffix { length }) = range
+            && let Ok(file) = tokio::fs::metadata(self.0.join(bucket).join(key)).await
+        {
+            *length = file.len().min(*length);
+        }
+        Ok(())
     }
 }
 

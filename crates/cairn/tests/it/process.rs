@@ -56,6 +56,21 @@ async fn data_survive_a_restart_in_the_same_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_object_store_has_is_there_again_when_all_else_is_gone() {
+    let test = TestCluster::start().await;
+    test.cache.put("k", "x").durability(cairn_client::Durability::Object).await.unwrap();
+    let directory = test.stop().await;
+    for entry in std::fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
+        if entry.file_name() != "s3" {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    let test = TestCluster::start_in(directory).await;
+    assert_eq!(test.cache.get("k").await.unwrap().unwrap().bytes, "x");
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn values_reach_the_object_store_of_this_process() {
     let test = TestCluster::start().await;
     test.cache.put("k", "x").durability(cairn_client::Durability::Object).await.unwrap();
