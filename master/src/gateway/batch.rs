@@ -1,12 +1,12 @@
 //! Batches: one message to each owner, all at the same time, and again for what is left when owners have moved.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
 use cairn_api_spec::{
-    ApiError, ErrorCode, Operation, Outcome,
+    ApiError, EntryName, ErrorCode, Operation, Outcome,
     batch::AnswerRoom,
     peer::{Execute, ExecuteBatch, Request, RequestKind, ResponseKind},
 };
@@ -52,24 +52,33 @@ impl Gateway {
             .collect();
         let mut results: Vec<_> = operations.iter().map(|_| Err(GatewayError::Strange.into())).collect();
         let mut room = AnswerRoom::default();
+        // The keys of operations that have failed for good, and might not have.
+        let mut ended: HashSet<&EntryName> = HashSet::new();
         loop {
             let routes = self.routes();
+            let mut answers = self.ask_owners(&routes, pending, until.call_deadline()).await;
+            answers.sort_unstable_by_key(|(operation, _)| operation.index);
             let mut left = Vec::new();
-            for (mut operation, result) in self.ask_owners(&routes, pending, until.call_deadline()).await {
-                let index = operation.index;
+            for (mut operation, result) in answers {
+                let (index, name) = (operation.index, &operation.operation.name);
                 match result.map(|outcome| room.admit(outcome)) {
                     Ok(admitted) => results[index] = admitted,
+                    // One that may still be under way is not to be overtaken by those behind it.
+                    Err(error) if ended.contains(name) => results[index] = Err(error),
                     Err(error) => match operation.attempts.judge(error) {
                         Ok(()) => left.push(operation),
-                        Err(last_word) => results[index] = Err(last_word),
+                        Err(last_word) => {
+                            if last_word.code.may_pass() {
+                                ended.insert(name);
+                            }
+                            results[index] = Err(last_word);
+                        }
                     },
                 }
             }
             if left.is_empty() {
                 return results;
             }
-            // The owners answer one after the other; those on the same key are to keep their order.
-            left.sort_unstable_by_key(|operation| operation.index);
             pending = left;
             until.pause(&routes).await;
         }

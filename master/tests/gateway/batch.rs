@@ -81,11 +81,18 @@ async fn a_refusal_for_good_is_the_result_of_its_own_operation() {
 }
 
 #[tokio::test]
-async fn of_writes_that_may_have_been_done_nothing_is_known_and_reads_are_asked_again() {
+async fn what_may_have_been_done_is_not_sent_again_nor_what_is_behind_it_on_the_same_key() {
     let node = FakeNode::start("a", at_first(1, || Answer::Hang));
     let master = Master::with(&[&node], &["--link-deadline=8s"]).await;
-    assert_eq!(results(master.batch(&operations(), None)).await, [unknown(), good(200), unknown()]);
-    assert_eq!(node.seen().len(), 2, "the hanging one, and the read");
+    let batch = json!([
+        {"op": "put", "key": "a", "value": "1"},
+        {"op": "get", "key": "a"},
+        {"op": "put", "key": "a", "value": "2", "idempotency_key": "once"},
+        {"op": "get", "key": "b"},
+    ]);
+    let offline = (503, "partition_offline".to_owned());
+    assert_eq!(results(master.batch(&batch, None)).await, [unknown(), offline, unknown(), good(200)]);
+    assert_eq!(node.seen().len(), 2, "the hanging one, and the read of another key");
 }
 
 #[tokio::test]
