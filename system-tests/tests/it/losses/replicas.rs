@@ -69,7 +69,7 @@ async fn a_copy_that_its_disk_does_not_flush_is_not_counted_on() {
     // Nothing is copied before the disk fails.
     cluster.nodes[0].freeze();
     let mut second = cluster.new_node("node-2");
-    second.start().await;
+    let address = second.start().await;
     second.log_line("registered").await;
     let Some(broken) = BrokenDisk::syncs_fail(second.pid()) else { return };
     cluster.nodes[0].thaw();
@@ -78,6 +78,6 @@ async fn a_copy_that_its_disk_does_not_flush_is_not_counted_on() {
         assert!(!partition.in_sync.contains(&"node-2".to_owned()), "{partition:?}");
     }
     drop(broken);
-    cluster.nodes.push(second);
+    cluster.add(second, address);
     cluster.settled().await;
 }
