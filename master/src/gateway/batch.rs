@@ -64,7 +64,7 @@ impl Gateway {
                 match result.map(|outcome| room.admit(outcome)) {
                     Ok(admitted) => results[index] = admitted,
                     // One that may still be under way is not to be overtaken by those behind it.
-                    Err(error) if ended.contains(name) => results[index] = Err(error),
+                    Err(error) if ended.contains(name) => results[index] = Err(operation.attempts.last_word(error)),
                     Err(error) => match operation.attempts.judge(error) {
                         Ok(()) => left.push(operation),
                         Err(last_word) => {

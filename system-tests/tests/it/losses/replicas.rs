@@ -60,24 +60,3 @@ async fn a_replica_whose_disk_lost_writes_that_were_answered_from_memory_serves_
         .await;
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_that_its_disk_does_not_flush_is_not_counted_on() {
-    let master = &[("PARTITIONS", "8")];
-    let mut cluster = Cluster::start(Setup { nodes: 1, master, ..Setup::default() }).await;
-    cluster.put("flushed", "?durability=fsync", "value").await;
-    // Nothing is copied before the disk fails.
-    cluster.nodes[0].freeze();
-    let mut second = cluster.new_node("node-2");
-    let address = second.start().await;
-    second.log_line("registered").await;
-    let Some(broken) = BrokenDisk::syncs_fail(second.pid()) else { return };
-    cluster.nodes[0].thaw();
-    second.log_line("a partition cannot be learned").await;
-    for partition in cluster.ring().await.partitions {
-        assert!(!partition.in_sync.contains(&"node-2".to_owned()), "{partition:?}");
-    }
-    drop(broken);
-    cluster.add(second, address);
-    cluster.settled().await;
-}

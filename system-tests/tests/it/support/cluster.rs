@@ -1,10 +1,6 @@
 //! A master and its nodes.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use cairn_api_spec::{
@@ -157,14 +153,9 @@ impl Cluster {
             return None;
         }
         let address = node.start().await;
-        self.add(node, address);
-        Some(index)
-    }
-
-    /// Counts a node that listens at an address among those of the cluster.
-    pub(crate) fn add(&mut self, node: Server, address: SocketAddr) {
         self.node_urls.push(format!("http://{address}"));
         self.nodes.push(node);
+        Some(index)
     }
 
     /// Learns the addresses that a new node took, and makes them its own.
