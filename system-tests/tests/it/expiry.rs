@@ -10,7 +10,7 @@ async fn a_key_whose_time_has_come_is_not_found_and_is_swept() {
     let cluster = Cluster::start(Setup::default()).await;
     // At the same time: the first must not end before the last is there.
     let put = async |key: usize| {
-        let query = if key % 2 == 0 { "?ttl=5s" } else { "?ttl=1h" };
+        let query = if key.is_multiple_of(2) { "?ttl=5s" } else { "?ttl=1h" };
         assert_eq!(cluster.client.put_key(cluster.url(), &key.to_string(), query, "value").await.status, 201);
     };
     join_all((0..60).map(put)).await;

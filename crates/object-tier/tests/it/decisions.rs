@@ -145,7 +145,7 @@ fn what_is_mostly_dead_is_moved_and_what_is_useless_goes_after_its_grace() {
 fn values_that_are_near_to_each_other_are_fetched_together() {
     let far = 1 << 20;
     assert_eq!(parts([20..30, far..far + 5, 0..10]), [0..30, far..far + 5]);
-    assert_eq!(parts([0..50, 10..20]), [0..50]);
+    assert_eq!(parts([0..50, 10..20]).as_slice(), std::slice::from_ref(&(0..50)));
     assert!(parts([]).is_empty());
 }
 
