@@ -1,5 +1,5 @@
 //! The data API over HTTP, once, for both servers: handlers parse a request into an `Operation`, call one method of
-//! [`DataApi`](cairn_operations::DataApi), and render the outcome. They hold no rule of their own.
+//! [`DataApi`], and render the outcome. They hold no rule of their own.
 //!
 //! The master implements `DataApi` by forwarding, a node by its partitions. Without this room the two servers would
 //! each have their own copy of the same parsing, headers and documentation.
