@@ -135,6 +135,13 @@ pub struct Increment {
     pub ttl: Option<TtlField>,
 }
 
+impl Increment {
+    /// An addition, and how long a counter lives that it creates.
+    pub fn new(delta: i64, lifetime: Option<Duration>) -> Self {
+        Self { delta, ttl: lifetime.map(ttl::format).map(TtlField::Text) }
+    }
+}
+
 fn one() -> i64 {
     1
 }

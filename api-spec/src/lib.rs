@@ -7,6 +7,9 @@
 //! | [`ttl`] | the ways to write a time to live |
 //! | [`modes`] | durability, consistency, tiers |
 //! | [`operation`] | one parsed request on a key, and its outcome |
+//! | [`request`] | an operation as an HTTP request |
+//! | [`routes`] | from a name to the nodes that may answer for it |
+//! | [`backoff`] | the pauses between attempts |
 //! | [`data`], [`batch`], [`cluster`] | the JSON documents of the data API, of its batches, and of the cluster API |
 //! | [`error`] | every error code, its status, and the problem document |
 //! | [`peer`] | the protobuf messages between our own processes |
@@ -15,6 +18,7 @@
 //! Nothing here does I/O, reads a clock or knows a web framework. The partition function stands here and not beside
 //! the ring, because a client computes it too.
 
+pub mod backoff;
 pub mod batch;
 pub mod cluster;
 pub mod data;
@@ -23,6 +27,8 @@ pub mod modes;
 pub mod name;
 pub mod operation;
 pub mod peer;
+pub mod request;
+pub mod routes;
 pub mod trace;
 pub mod ttl;
 pub mod version;

@@ -18,6 +18,18 @@ pub enum Durability {
     Object,
 }
 
+impl Durability {
+    /// The level as it stands in queries and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Fsync => "fsync",
+            Self::Object => "object",
+        }
+    }
+}
+
 /// Who may answer a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +39,16 @@ pub enum Consistency {
     Strong,
     /// Any in-sync replica: the value may be stale.
     Eventual,
+}
+
+impl Consistency {
+    /// The level as it stands in queries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strong => "strong",
+            Self::Eventual => "eventual",
+        }
+    }
 }
 
 /// Which tier answered a read.

@@ -31,6 +31,11 @@ pub fn parse(text: &str) -> Result<Duration, ApiError> {
         .ok_or_else(|| invalid(text))
 }
 
+/// Writes a time to live to the millisecond, as [`parse`] reads it.
+pub fn format(ttl: Duration) -> String {
+    format!("{}ms", ttl.as_millis())
+}
+
 /// Reads `max-age` out of a `Cache-Control` header; `None` when it has none.
 ///
 /// # Errors

@@ -132,6 +132,18 @@ impl Condition {
         }
     }
 
+    /// The two headers that say it, `If-Match` and `If-None-Match`.
+    pub fn headers(self) -> (Option<String>, Option<String>) {
+        let etag = |version: Version| Some(format!("\"{version}\""));
+        match self {
+            Self::None => (None, None),
+            Self::Exists => (Some("*".to_owned()), None),
+            Self::Matches(version) => (etag(version), None),
+            Self::Absent => (None, Some("*".to_owned())),
+            Self::Differs(version) => (None, etag(version)),
+        }
+    }
+
     /// Whether the condition holds for a key that has `live` (its version, when it exists).
     pub fn holds(self, live: Option<Version>) -> bool {
         match self {

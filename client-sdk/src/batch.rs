@@ -1,15 +1,19 @@
 //! Many operations at once: one request to each owner, all at the same time, and again for what is left.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use cairn_api_spec::{
-    ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Version,
+    ApiError, EntryName, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Version,
     batch::{self, Batch, BatchAction, BatchProblem, BatchResult, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS},
     data::TtlField,
     error::Problem,
     operation::{Action, Durability, IdempotencyKey, Put},
+    ttl,
     version::Condition,
 };
 use futures_util::future::join_all;
@@ -19,9 +23,8 @@ use crate::{
     call,
     connection::{Connection, Shared},
     error::{Error, Failure},
-    parameters::{conditions, ttl},
     request::{Counted, Stored, Value},
-    retry::{Doubt, Pauses, patience},
+    retry::{Doubt, Pauses, asked_for, patience},
 };
 
 /// What an operation takes in a request beside its key and value: field names, numbers, an idempotency key.
@@ -115,13 +118,15 @@ struct Pending {
     doubt: Doubt,
 }
 
-/// What asking one server came to.
-#[derive(Default)]
-struct Asked {
-    answers: Vec<(Pending, Result<BatchReply, Failure>)>,
-    /// Not sent, since what was sent before must be sent again first.
-    left: Vec<Pending>,
+impl Pending {
+    /// Its error, if it is not sent again after a failure.
+    fn last_word(&self, failure: Failure) -> Error {
+        self.doubt.clone().last_word(failure, self.operation.action.is_write())
+    }
 }
+
+/// What a server said of an operation that was sent to it.
+type Answer = Option<Result<BatchReply, Failure>>;
 
 pub(crate) async fn execute(
     connection: &Connection,
@@ -165,7 +170,8 @@ fn prepare(connection: &Connection, operation: BatchOperation, name: u128, index
     Ok(Operation { idempotency_key, ..operation })
 }
 
-/// Asks nodes and masters in turns, as long as something is left and there is time.
+/// Asks nodes and masters in turns, as long as something is left and there is time. A result always says what is known
+/// so far, so at the end no operation that was ever sent counts as one that was not.
 async fn run(shared: &Shared, mut pending: Vec<Pending>, results: &mut [Result<BatchReply, Error>]) {
     let deadline = Instant::now() + shared.timeout;
     let (mut to_master, mut retries, mut pauses) = (false, shared.retries, Pauses::default());
@@ -177,40 +183,48 @@ async fn run(shared: &Shared, mut pending: Vec<Pending>, results: &mut [Result<B
             parts.entry(node.unwrap_or_else(|| shared.router.master()).to_owned()).or_default().push(operation);
         }
         let asked = join_all(parts.into_iter().map(|(target, part)| ask(shared, target, part, deadline))).await;
+        let mut answers: Vec<_> = asked.into_iter().flatten().collect();
+        // They came by server; those on one key are to keep their order.
+        answers.sort_unstable_by_key(|(operation, _)| operation.index);
 
         pending = Vec::new();
-        let (mut pause, mut has_moved) = (Duration::ZERO, false);
-        for Asked { answers, left } in asked {
-            pending.extend(left);
-            for (mut operation, result) in answers {
-                let failure = match result {
-                    Ok(reply) => {
-                        results[operation.index] = Ok(reply);
-                        continue;
-                    }
-                    Err(failure) => failure,
-                };
-                let wait = match !to_master && (failure.is_lost() || failure.is_elsewhere()) {
-                    true => Duration::ZERO,
-                    false => pauses.peek(&failure),
-                };
-                if retries == 0 || !failure.may_pass() || Instant::now() + wait >= deadline {
-                    let is_write = operation.operation.action.is_write();
-                    results[operation.index] = Err(operation.doubt.last_word(failure, is_write));
+        let (mut pause, mut has_moved, usual) = (Duration::ZERO, false, pauses.next());
+        // Keys of operations that are given up and may still be under way: nothing behind these is sent again.
+        let mut given_up: HashSet<EntryName> = HashSet::new();
+        for (mut operation, answer) in answers {
+            let name = &operation.operation.name;
+            match answer {
+                Some(Ok(reply)) => {
+                    results[operation.index] = Ok(reply);
                     continue;
                 }
-                (pause, has_moved) = (pause.max(wait), has_moved || failure.code() == Some(ErrorCode::NotOwner));
-                operation.doubt.note(&failure);
+                Some(Err(failure)) => {
+                    results[operation.index] = Err(operation.last_word(failure.clone()));
+                    if !failure.may_pass() {
+                        continue;
+                    }
+                    let wait = match !to_master && (failure.is_lost() || failure.is_elsewhere()) {
+                        true => Duration::ZERO,
+                        false => usual.max(asked_for(&failure)),
+                    };
+                    if retries == 0 || Instant::now() + wait >= deadline {
+                        given_up.insert(name.clone());
+                    } else if !given_up.contains(name) {
+                        pause = pause.max(wait);
+                        has_moved |= failure.code() == Some(ErrorCode::NotOwner);
+                    }
+                    operation.doubt.note(&failure);
+                }
+                None => {}
+            }
+            if !given_up.contains(&operation.operation.name) {
                 pending.push(operation);
             }
         }
         if pending.is_empty() || Instant::now() + pause >= deadline {
             return;
         }
-        // Answers came by server; those on the same key are to keep their order.
-        pending.sort_unstable_by_key(|operation| operation.index);
         retries = retries.saturating_sub(1);
-        pauses.next();
         if has_moved {
             // Without a new map, the master is asked, which has it.
             let _ = timeout_at(deadline, shared.router.refresh(&map)).await;
@@ -220,9 +234,10 @@ async fn run(shared: &Shared, mut pending: Vec<Pending>, results: &mut [Result<B
     }
 }
 
-/// Sends a server its part, in as many requests as it takes.
-async fn ask(shared: &Shared, target: String, part: Vec<Pending>, deadline: Instant) -> Asked {
-    let mut asked = Asked::default();
+/// Sends a server its part, in as many requests as it takes. What is not sent, since an operation before it must be sent
+/// again first, has no answer.
+async fn ask(shared: &Shared, target: String, part: Vec<Pending>, deadline: Instant) -> Vec<(Pending, Answer)> {
+    let mut answers = Vec::with_capacity(part.len());
     let mut chunks = chunks(part).into_iter();
     for chunk in chunks.by_ref() {
         let batch = Batch { operations: chunk.iter().map(|pending| message(&pending.operation)).collect() };
@@ -234,28 +249,30 @@ async fn ask(shared: &Shared, target: String, part: Vec<Pending>, deadline: Inst
             true => Ok(results),
             false => Err(Failure::Strange("the answer to a batch has another number of results".to_owned())),
         });
+        let mut must_end = false;
         match results {
             Ok(results) => {
-                let reply = |(pending, result): (Pending, BatchResult)| {
+                for (pending, result) in chunk.into_iter().zip(results) {
                     let reply = reply(&pending.operation.action, result);
-                    (pending, reply)
-                };
-                asked.answers.extend(chunk.into_iter().zip(results).map(reply));
+                    must_end |= reply.as_ref().is_err_and(Failure::may_pass);
+                    answers.push((pending, Some(reply)));
+                }
             }
             Err(failure) => {
                 if failure.is_lost() {
                     shared.router.leave_master(&target);
                     shared.router.refresh_soon();
                 }
-                asked.answers.extend(chunk.into_iter().map(|pending| (pending, Err(failure.clone()))));
+                must_end = failure.may_pass();
+                answers.extend(chunk.into_iter().map(|pending| (pending, Some(Err(failure.clone())))));
             }
         }
-        if asked.answers.iter().any(|(_, result)| result.as_ref().is_err_and(Failure::may_pass)) {
+        if must_end {
             break;
         }
     }
-    asked.left.extend(chunks.flatten());
-    asked
+    answers.extend(chunks.flatten().map(|pending| (pending, None)));
+    answers
 }
 
 /// Operations by requests that no server finds too large.
@@ -297,7 +314,7 @@ fn message(operation: &Operation) -> batch::BatchOperation {
         Action::Increment { .. } => BatchAction::Increment,
         Action::Get | Action::Head | Action::Explain => BatchAction::Get,
     };
-    let (if_match, if_none_match) = conditions(operation.condition);
+    let (if_match, if_none_match) = operation.condition.headers();
     let mut message = batch::BatchOperation {
         bucket: Some(operation.name.bucket().to_owned()),
         if_match,
@@ -312,11 +329,11 @@ fn message(operation: &Operation) -> batch::BatchOperation {
             message.value_base64 = message.value.is_none().then(|| STANDARD.encode(&put.value));
             // Said even when it is empty: text would get a type of its own.
             message.content_type = Some(put.content_type.clone());
-            message.ttl = ttl(put.ttl).map(TtlField::Text);
+            message.ttl = put.ttl.map(ttl::format).map(TtlField::Text);
         }
         Action::Increment { delta, ttl: lifetime, .. } => {
             message.delta = Some(*delta);
-            message.ttl = ttl(*lifetime).map(TtlField::Text);
+            message.ttl = lifetime.map(ttl::format).map(TtlField::Text);
         }
         Action::Get | Action::Head | Action::Delete { .. } | Action::Explain => {}
     }

@@ -2,11 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use cairn_api_spec::{
-    Operation, TraceContext, Version,
+    ApiError, ErrorCode, Operation, TraceContext, Version,
     batch::{Batch, BatchResult},
+    data::Increment,
     error::Problem,
     name::encode_key,
-    operation::Action,
+    operation::{Action, Put},
+    request::Parameters,
 };
 use futures_util::TryStreamExt as _;
 use progenitor_client::{ByteStream, Error, ResponseValue};
@@ -20,7 +22,6 @@ use crate::{
     dots::{self, DotClient},
     error::{Failure, chain},
     generated::{Call, PLACEHOLDER, node},
-    parameters::{Parameters, content_type, increment, ttl},
 };
 
 /// The largest value that any server takes.
@@ -59,52 +60,57 @@ impl Reply {
     }
 }
 
+/// The type of a value that is put, if it has one.
+///
+/// # Errors
+/// `invalid_parameter` for what cannot stand in a header.
+pub(crate) fn content_type(action: &Action) -> Result<Option<HeaderValue>, ApiError> {
+    let Action::Put(Put { content_type, .. }) = action else { return Ok(None) };
+    if content_type.is_empty() {
+        return Ok(None);
+    }
+    let refuse =
+        |_| ApiError::new(ErrorCode::InvalidParameter, "the content type has characters that no header may have");
+    HeaderValue::from_str(content_type).map(Some).map_err(refuse)
+}
+
 /// Sends an operation to the server at `base`.
 pub(crate) async fn send(http: &Http, base: &str, operation: &Operation) -> Result<Reply, Failure> {
     if dots::needed(operation.name.key()) {
         return success(http.dots.send(&http.client, base, operation).await?).await;
     }
-    let parameters = &Parameters::of(operation);
-    let Parameters { bucket, idempotency_key, .. } = *parameters;
-    let (consistency, durability) = (parameters.consistency.as_ref(), parameters.durability.as_ref());
+    let parameters = Parameters::of(operation);
+    let Parameters { durability, idempotency_key, .. } = parameters;
+    let (bucket, consistency) = (Some(parameters.bucket), parameters.consistency.as_ref());
     let (if_match, if_none_match) = (parameters.if_match.as_deref(), parameters.if_none_match.as_deref());
-    let call = |content_type| {
-        let traceparent = operation.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok());
-        let call = Call { key_path: Some(encode_key(operation.name.key())), content_type, traceparent };
-        node::Client::new_with_client(base, http.client.clone(), call)
+    let call = Call {
+        key_path: Some(encode_key(operation.name.key())),
+        content_type: content_type(&operation.action).map_err(|error| Failure::Unsent(error.to_string()))?,
+        traceparent: parameters.traceparent.as_deref().and_then(|trace| HeaderValue::from_str(trace).ok()),
     };
+    let client = node::Client::new_with_client(base, http.client.clone(), call);
+    let key = PLACEHOLDER;
     match &operation.action {
-        Action::Get => {
-            let value = call(None).get_key(PLACEHOLDER, bucket, consistency, if_match, if_none_match).await;
-            read_all(match value {
-                Ok(value) => value,
-                Err(error) => return Err(failure(error).await),
-            })
-            .await
-        }
-        Action::Head => {
-            answered(call(None).head_key(PLACEHOLDER, bucket, consistency, if_match, if_none_match).await).await
-        }
+        Action::Get => match client.get_key(key, bucket, consistency, if_match, if_none_match).await {
+            Ok(value) => read_all(value).await,
+            Err(error) => Err(failure(error).await),
+        },
+        Action::Head => answered(client.head_key(key, bucket, consistency, if_match, if_none_match).await).await,
         Action::Put(put) => {
-            let client = call(content_type(put).map_err(|error| Failure::Unsent(error.to_string()))?);
-            let (ttl, value) = (ttl(put.ttl), put.value.clone());
-            let (key, ttl, name) = (PLACEHOLDER, ttl.as_deref(), idempotency_key);
-            let put = client.put_key(key, bucket, durability, ttl, None, name, if_match, if_none_match, value);
+            let (ttl, value, name) = (parameters.ttl.as_deref(), put.value.clone(), idempotency_key);
+            let put = client.put_key(key, bucket, durability.as_ref(), ttl, None, name, if_match, if_none_match, value);
             answered(put.await).await
         }
         Action::Delete { .. } => {
-            let client = call(None);
-            let delete = client.delete_key(PLACEHOLDER, bucket, durability, idempotency_key, if_match, if_none_match);
-            answered(delete.await).await
+            let name = idempotency_key;
+            answered(client.delete_key(key, bucket, durability.as_ref(), name, if_match, if_none_match).await).await
         }
         Action::Increment { delta, ttl, .. } => {
-            let (client, body) = (call(None), increment(*delta, *ttl));
-            let key = PLACEHOLDER;
-            let sum =
-                client.increment_counter(key, bucket, durability, idempotency_key, if_match, if_none_match, &body);
+            let (name, body) = (idempotency_key, Increment::new(*delta, *ttl));
+            let sum = client.increment_counter(key, bucket, durability.as_ref(), name, if_match, if_none_match, &body);
             document(sum.await).await
         }
-        Action::Explain => document(call(None).explain_key(PLACEHOLDER, bucket).await).await,
+        Action::Explain => document(client.explain_key(key, bucket).await).await,
     }
 }
 

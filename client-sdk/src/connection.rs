@@ -10,10 +10,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    call::{self, Http, Reply},
+    call::{self, Http, Reply, content_type},
     error::{Error, Failure},
     generated::master,
-    parameters::content_type,
     retry::{Course, Pauses, patience},
     router::Router,
 };
@@ -66,9 +65,7 @@ impl Connection {
     /// An operation on a key of this bucket.
     pub(crate) fn operation(&self, key: &str, condition: Condition, action: Action) -> Result<Operation, Error> {
         let name = EntryName::new(&self.bucket, key)?;
-        if let Action::Put(put) = &action {
-            content_type(put)?;
-        }
+        content_type(&action)?;
         let trace = (self.shared.trace_context)().and_then(|header| TraceContext::parse(&header));
         Ok(Operation { trace, ..Operation::new(name, condition, action) })
     }

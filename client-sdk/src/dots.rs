@@ -3,21 +3,23 @@
 
 use std::time::Duration;
 
-use cairn_api_spec::{Operation, name::encode_key, operation::Action};
+use cairn_api_spec::{
+    Operation,
+    data::Increment,
+    name::encode_key,
+    operation::Action,
+    request::{Parameters, method_and_resource},
+};
 use http::{Uri, uri::PathAndQuery};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use reqwest::{
-    Body, Method, Response,
-    header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH},
-};
+use reqwest::{Body, Method, Response};
 
 use crate::{
     error::{Failure, chain},
     generated::{PLACEHOLDER, of_a_server},
-    parameters::{Parameters, content_type, increment, ttl},
 };
 
 /// Whether a key needs this.
@@ -57,42 +59,18 @@ impl DotClient {
 }
 
 fn build(client: &reqwest::Client, base: &str, operation: &Operation) -> Result<reqwest::Request, Failure> {
-    let Parameters { bucket, consistency, durability, idempotency_key, if_match, if_none_match } =
-        Parameters::of(operation);
-    let (method, resource) = match &operation.action {
-        Action::Get => (Method::GET, "keys"),
-        Action::Head => (Method::HEAD, "keys"),
-        Action::Put(_) => (Method::PUT, "keys"),
-        Action::Delete { .. } => (Method::DELETE, "keys"),
-        Action::Increment { .. } => (Method::POST, "counters"),
-        Action::Explain => (Method::GET, "explain"),
+    let (parameters, (method, resource)) = (Parameters::of(operation), method_and_resource(&operation.action));
+    let method = Method::from_bytes(method.as_bytes()).map_err(|error| Failure::Unsent(chain(&error)))?;
+    let mut request = client.request(method, format!("{base}{resource}{PLACEHOLDER}"));
+    for (name, value) in parameters.headers() {
+        request = request.header(name, value);
+    }
+    request = request.query(&parameters.query().collect::<Vec<_>>());
+    request = match &operation.action {
+        Action::Put(put) => request.body(put.value.clone()),
+        Action::Increment { delta, ttl, .. } => request.json(&Increment::new(*delta, *ttl)),
+        Action::Get | Action::Head | Action::Delete { .. } | Action::Explain => request,
     };
-    let mut request = client.request(method, format!("{base}/{resource}/{PLACEHOLDER}"));
-    request = request.query(&[("bucket", bucket)]).query(&[("durability", durability)]);
-    request = request.query(&[("consistency", consistency)]);
-    if let Some(key) = idempotency_key {
-        request = request.header("idempotency-key", key);
-    }
-    if let Some(trace) = operation.trace {
-        request = request.header("traceparent", trace.to_string());
-    }
-    if let Some(condition) = if_match {
-        request = request.header(IF_MATCH, condition);
-    }
-    if let Some(condition) = if_none_match {
-        request = request.header(IF_NONE_MATCH, condition);
-    }
-    match &operation.action {
-        Action::Put(put) => {
-            let content_type = content_type(put).map_err(|error| Failure::Unsent(error.to_string()))?;
-            request = request.query(&[("ttl", ttl(put.ttl))]).body(put.value.clone());
-            if let Some(content_type) = content_type {
-                request = request.header(CONTENT_TYPE, content_type);
-            }
-        }
-        Action::Increment { delta, ttl, .. } => request = request.json(&increment(*delta, *ttl)),
-        Action::Get | Action::Head | Action::Delete { .. } | Action::Explain => {}
-    }
     request.build().map_err(|error| Failure::Unsent(chain(&error)))
 }
 

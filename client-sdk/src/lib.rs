@@ -25,7 +25,7 @@
 //! | `connection` | sends an operation until it is answered or the time is over |
 //! | `retry` | where an operation goes, and when it is sent again |
 //! | `router` | the partition map, and following it |
-//! | `call`, `parameters` | one attempt at one server; what an operation says, as HTTP has it |
+//! | `call` | one attempt at one server |
 //! | `dots` | the keys `.` and `..`, which URL libraries resolve away |
 //! | [`generated`] | what progenitor makes of the OpenAPI documents |
 //!
@@ -64,7 +64,6 @@ mod connection;
 mod dots;
 mod error;
 pub mod generated;
-mod parameters;
 mod request;
 mod retry;
 mod router;

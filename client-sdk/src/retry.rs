@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cairn_api_spec::{ErrorCode, Operation};
+use cairn_api_spec::{ErrorCode, Operation, backoff::Backoff};
 use tokio::time::Instant;
 
 use crate::{
@@ -96,30 +96,31 @@ impl Doubt {
     }
 }
 
-/// The pauses between attempts: doubled each time, with jitter, and never shorter than the server asks for.
-#[derive(Default)]
-pub(crate) struct Pauses(u32);
+/// The pauses between attempts: never shorter than the server asks for.
+pub(crate) struct Pauses(Backoff);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(Backoff::new(FIRST_PAUSE, LONGEST_PAUSE))
+    }
+}
 
 impl Pauses {
-    /// The pause after a failure, and a longer one after the next.
+    /// The next pause, after a failure.
     pub(crate) fn after(&mut self, failure: &Failure) -> Duration {
-        let pause = self.peek(failure);
-        self.next();
-        pause
+        self.next().max(asked_for(failure))
     }
 
-    /// Makes the next pause a longer one.
-    pub(crate) fn next(&mut self) {
-        self.0 += 1;
+    /// The next pause, if no server asks for a longer one.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.0.pause(rand::random())
     }
+}
 
-    /// The pause after a failure.
-    pub(crate) fn peek(&self, failure: &Failure) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.0.min(10)).min(LONGEST_PAUSE);
-        let asked = match failure {
-            Failure::Refused { problem, .. } => Duration::from_secs(problem.retry_after.unwrap_or(0).into()),
-            _ => Duration::ZERO,
-        };
-        pause.mul_f64(rand::random_range(0.5..1.0)).max(asked)
+/// The pause that a server asks for.
+pub(crate) fn asked_for(failure: &Failure) -> Duration {
+    match failure {
+        Failure::Refused { problem, .. } => Duration::from_secs(problem.retry_after.unwrap_or(0).into()),
+        Failure::Unsent(_) | Failure::Broken(_) | Failure::Strange(_) => Duration::ZERO,
     }
 }

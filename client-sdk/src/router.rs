@@ -1,6 +1,7 @@
 //! The masters and the partition map: which server a key's request goes to.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,8 +12,10 @@ use std::{
 use arc_swap::ArcSwap;
 use cairn_api_spec::{
     EntryName,
-    cluster::{HASH, Partition, Ring},
+    backoff::Backoff,
+    cluster::{Ring, RingNode},
     error::Problem,
+    routes::Routes,
 };
 use progenitor_client::{Error, ResponseValue};
 use reqwest::StatusCode;
@@ -34,59 +37,32 @@ const FETCH_PAUSE: Duration = Duration::from_millis(200);
 /// How long one master is asked for the map before the next one is.
 const RING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A partition map, ready for look-ups.
+/// A partition map, with the base URL of each node.
 #[derive(Debug)]
 pub(crate) struct Map {
     cluster_id: u64,
     epoch: u64,
-    /// By partition.
-    holders: Vec<Holders>,
-    addresses: Vec<String>,
-}
-
-/// Who may answer for a partition: indices into the map's addresses.
-#[derive(Debug)]
-struct Holders {
-    primary: Option<usize>,
-    in_sync: Vec<usize>,
+    routes: Routes<Arc<str>>,
 }
 
 impl Map {
     fn new(ring: &Ring) -> Self {
-        let addresses = ring.nodes.iter().map(|node| node.address.trim_end_matches('/').to_owned()).collect();
-        let index = |id: &String| ring.nodes.iter().position(|node| node.node_id == *id);
+        let address = |node: &RingNode| (node.node_id.clone(), Arc::from(node.address.trim_end_matches('/')));
+        let addresses: HashMap<String, Arc<str>> = ring.nodes.iter().map(address).collect();
         // With another partition function every key goes through the master.
-        let partitions = if ring.hash == HASH { ring.partitions.as_slice() } else { &[] };
-        let holders = |partition: &Partition| Holders {
-            primary: partition.primary.as_ref().and_then(index),
-            in_sync: partition.in_sync.iter().filter_map(index).collect(),
-        };
-        let holders = partitions.iter().map(holders).collect();
-        Self { cluster_id: ring.cluster_id, epoch: ring.epoch, holders, addresses }
+        let routes = Routes::new(ring, |node, _| addresses[&node.node_id].clone());
+        Self { cluster_id: ring.cluster_id, epoch: ring.epoch, routes }
     }
 
     /// The base URL of the node that owns a key, if the map knows one.
     pub(crate) fn owner(&self, name: &EntryName) -> Option<&str> {
-        self.address(self.holders(name)?.primary?)
+        self.routes.primary(name).map(|address| &**address)
     }
 
     /// The base URL of any node that is in sync with a key's partition, of another one than `failed` if there is one.
     pub(crate) fn any_in_sync(&self, name: &EntryName, failed: Option<&str>) -> Option<&str> {
-        let holders = self.holders(name)?;
-        let mut addresses: Vec<&str> = holders.in_sync.iter().filter_map(|index| self.address(*index)).collect();
-        if addresses.len() > 1 {
-            addresses.retain(|address| Some(*address) != failed);
-        }
-        addresses.get(rand::random_range(0..addresses.len().max(1))).copied()
-    }
-
-    fn holders(&self, name: &EntryName) -> Option<&Holders> {
-        let count = u32::try_from(self.holders.len()).ok()?;
-        self.holders.get(name.partition(count) as usize)
-    }
-
-    fn address(&self, index: usize) -> Option<&str> {
-        self.addresses.get(index).map(String::as_str)
+        let avoid = |address: &Arc<str>| Some(&**address) == failed;
+        self.routes.any_in_sync(name, rand::random(), avoid).map(|address| &**address)
     }
 }
 
@@ -197,10 +173,10 @@ impl Router {
     /// Follows the changes of the map for ever. A suspicion cuts a question or a pause short, since the master that was
     /// asked may hang.
     pub(crate) async fn follow(self: Arc<Self>) {
-        let mut pause = POLL_PAUSE;
+        let mut backoff = Backoff::new(POLL_PAUSE, LONGEST_PAUSE);
         loop {
             tokio::select! {
-                () = self.follow_once(&mut pause) => {}
+                () = self.follow_once(&mut backoff) => {}
                 () = self.suspected.notified() => {
                     self.refresh(&self.map()).await;
                     sleep(FETCH_PAUSE).await;
@@ -209,20 +185,17 @@ impl Router {
         }
     }
 
-    async fn follow_once(&self, pause: &mut Duration) {
+    async fn follow_once(&self, backoff: &mut Backoff) {
         let began = Instant::now();
         match self.poll().await {
             Ok(changed) => {
-                *pause = POLL_PAUSE;
+                backoff.reset();
                 // Something between here and the master may not let it wait.
                 if !changed && began.elapsed() < POLL_PAUSE {
                     sleep(POLL_PAUSE).await;
                 }
             }
-            Err(()) => {
-                sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                *pause = (*pause * 2).min(LONGEST_PAUSE);
-            }
+            Err(()) => sleep(backoff.pause(rand::random())).await,
         }
     }
 

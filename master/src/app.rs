@@ -1,17 +1,14 @@
-//! The one registration that yields both the routes and the OpenAPI document: a route cannot
-//! be served and undocumented.
+//! What the server says of itself, and which routes it serves.
 
 use actix_web::{
-    App, Error, HttpResponse,
+    App, Error,
     body::MessageBody,
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
-    http::header,
     web,
 };
-use cairn_server_kit::http::{Edge, extractors, route_not_found};
+use cairn_server_kit::http::Edge;
 use utoipa::OpenApi as _;
-use utoipa_actix_web::{AppExt as _, service_config::ServiceConfig};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::routes::{self, AppState};
 
@@ -38,7 +35,7 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
 
 /// The OpenAPI 3.1 document of exactly the routes that are served.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    App::new().into_utoipa_app().openapi(Document::openapi()).configure(configure).split_for_parts().1
+    cairn_server_kit::http::openapi(Document::openapi(), configure)
 }
 
 /// The application of one worker.
@@ -55,20 +52,8 @@ pub(crate) fn app(
         InitError = (),
     >,
 > {
-    let (app, document) = App::new()
-        .wrap(edge)
-        .into_utoipa_app()
-        .openapi(Document::openapi())
-        .configure(configure)
-        .app_data(web::Data::new(state))
-        .app_data(web::Data::new(keys))
-        .split_for_parts();
-    app.configure(extractors)
-        .service(SwaggerUi::new("/swagger-ui/{_:.*}").url("/api-docs/openapi.json", document))
-        .route("/", web::get().to(to_swagger_ui))
-        .default_service(web::to(route_not_found))
-}
-
-async fn to_swagger_ui() -> HttpResponse {
-    HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, "/swagger-ui/")).finish()
+    let data = |config: &mut web::ServiceConfig| {
+        config.app_data(web::Data::new(state)).app_data(web::Data::new(keys));
+    };
+    cairn_server_kit::http::app(Document::openapi(), configure, data, edge)
 }

@@ -32,7 +32,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 pub(crate) use self::watch::Watch;
 use self::{
     attempts::Attempts,
-    routes::{Holder, Routes},
+    routes::{Holder, Table},
 };
 use crate::{cluster::Cluster, config::Config};
 
@@ -111,18 +111,18 @@ impl Plan {
 /// See the module.
 pub(crate) struct Gateway {
     plan: Plan,
-    routes: RwLock<Arc<Routes>>,
+    routes: RwLock<Arc<Table>>,
 }
 
 impl Gateway {
     /// The table for the map as it is; made anew when that has changed.
-    fn routes(&self) -> Arc<Routes> {
+    fn routes(&self) -> Arc<Table> {
         let ring = self.plan.cluster.ring.load();
         let known = self.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
         if known.ring_epoch == ring.epoch {
             return known;
         }
-        let routes = Arc::new(Routes::new(&ring, &known));
+        let routes = Arc::new(Table::new(&ring, &known));
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes.clone();
         routes
     }
@@ -147,7 +147,7 @@ impl Gateway {
         }
     }
 
-    async fn route(&self, routes: &Routes, operation: &Operation, attempts: &Attempts<'_>) -> Result<Reply, ApiError> {
+    async fn route(&self, routes: &Table, operation: &Operation, attempts: &Attempts<'_>) -> Result<Reply, ApiError> {
         if operation.is_eventual()
             && let Some(replica) = routes.any_in_sync(&operation.name)
         {
@@ -226,7 +226,7 @@ impl Gateway {
     /// Asks each node for its first names and merges them: the first of all are among them.
     async fn list_once(
         &self,
-        routes: &Routes,
+        routes: &Table,
         query: &ListQuery,
         trace: Option<TraceContext>,
         deadline: Duration,

@@ -158,6 +158,45 @@ async fn when_the_time_is_over_a_write_may_have_happened_and_a_read_has_not() {
 }
 
 #[tokio::test]
+async fn what_was_sent_once_may_have_happened_also_when_the_time_is_over_before_it_is_sent_again() {
+    let nodes = [Fake::start(|_| Answer::Close).await, Fake::start(|_| Answer::Close).await];
+    let map = ring_of(1, &[&nodes[0].url, &nodes[1].url]);
+    // One request cannot take all that the two nodes got.
+    let master = Fake::start(move |line| match line.starts_with("GET /ring") {
+        true => map.clone(),
+        false => Answer::Hang,
+    })
+    .await;
+    let answers = connect_for(&master, Duration::from_secs(1)).await.batch(puts(1_500)).await;
+    assert_eq!(master.operations(), ["POST /batch"]);
+    assert!(answers.iter().all(|answer| matches!(answer, Err(Error::OutcomeUnknown(_)))), "{:?}", answers.last());
+}
+
+#[tokio::test]
+async fn behind_an_operation_that_is_given_up_none_on_the_same_key_is_sent_again() {
+    let asked = AtomicUsize::new(0);
+    let node = Fake::reading(move |_, body| {
+        results(body, |key| {
+            let retry_after = if asked.fetch_add(1, Ordering::Relaxed) == 0 { 60 } else { 0 };
+            let problem = json!({"code": ErrorCode::Overloaded, "detail": "as told", "retry_after": retry_after});
+            json!({"status": 503, "key": key, "problem": problem})
+        })
+    })
+    .await;
+    let map = ring(1, &[&node.url]);
+    let master = Fake::reading(move |line, body| match line.starts_with("GET /ring") {
+        true => map.clone(),
+        false => results(body, stored),
+    })
+    .await;
+    let puts = ["k", "k", "other"].map(|key| BatchOperation::put(key, "1"));
+    let answers = connect(&master).await.batch(puts).await;
+    assert_eq!(keys(&master.documents()[0]), ["other"]);
+    let codes: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().and_then(Error::code)).collect();
+    assert_eq!(codes, [Some(ErrorCode::Overloaded), Some(ErrorCode::Overloaded), None]);
+}
+
+#[tokio::test]
 async fn more_operations_than_a_request_may_have_go_in_several_and_in_their_order() {
     let sums: Mutex<HashMap<String, i64>> = Mutex::default();
     let node = Fake::reading(move |_, body| {

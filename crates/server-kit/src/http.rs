@@ -3,6 +3,7 @@
 //! An [`HttpError`] only names what went wrong; [`Edge`] writes the document, because it alone knows the request's
 //! trace id and also has to write it for the errors that actix makes by itself.
 
+mod app;
 mod body;
 mod budget;
 mod edge;
@@ -20,6 +21,7 @@ use actix_web::{
 use cairn_api_spec::{ApiError, ErrorCode};
 
 pub use self::{
+    app::{app, openapi},
     body::{Pace, Paced, read_body, read_body_at},
     budget::{Budget, Held, UNCOUNTED},
     edge::Edge,

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use cairn_api_spec::{ApiError, ErrorCode, Operation};
 use prometheus::IntCounter;
 
-use super::routes::Routes;
+use super::routes::Table;
 use crate::ring::PublishedRing;
 
 /// How long one node is waited for, so that a silent one leaves time to ask the next.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// The longest pause before the next attempt; a change of the map ends it.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,7 +51,7 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// The last word, when the failure will not pass, the request may not be repeated, or the time is up.
-    pub(super) async fn again(&mut self, error: ApiError, routes: &Routes) -> Result<(), ApiError> {
+    pub(super) async fn again(&mut self, error: ApiError, routes: &Table) -> Result<(), ApiError> {
         self.judge(error)?;
         self.pause(routes).await;
         Ok(())
@@ -77,7 +77,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Waits for another map than this one, but not for long.
-    pub(super) async fn pause(&self, routes: &Routes) {
+    pub(super) async fn pause(&self, routes: &Table) {
         self.ring.changed_from(routes.ring_epoch, PAUSE).await;
         self.retries.inc();
     }

@@ -17,7 +17,7 @@ use super::{
     Gateway, GatewayError,
     attempts::Attempts,
     call,
-    routes::{Holder, Routes},
+    routes::{Holder, Table},
     with_upload,
 };
 
@@ -87,7 +87,7 @@ impl Gateway {
     /// Asks each owner once.
     async fn ask_owners<'a>(
         &self,
-        routes: &Routes,
+        routes: &Table,
         pending: Vec<Pending<'a>>,
         deadline: Duration,
     ) -> Vec<(Pending<'a>, Result<Outcome, ApiError>)> {

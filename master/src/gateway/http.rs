@@ -3,24 +3,29 @@
 use std::{
     io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use cairn_api_spec::{
-    ApiError, EntryName, ErrorCode, Operation, Outcome, TraceContext, TraceId, Version,
+    ApiError, ErrorCode, Operation, Outcome, TraceContext, TraceId, Version,
     error::Problem,
     name::encode_key,
     operation::{Action, Metadata, Put, Tier},
+    request::Parameters,
     version::Condition,
 };
 use cairn_operations::{Reply, ValueStream, metrics::Kind};
 use futures_util::{Stream, StreamExt};
 use reqwest::{Body, RequestBuilder, Response, StatusCode, header};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
 
-use super::{Gateway, GatewayError, routes::Holder};
+use super::{Gateway, GatewayError, attempts::CALL_DEADLINE, routes::Holder, with_upload};
 
 /// How long a transfer may take: what a megabyte a second would take for the largest value there can be.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -28,7 +33,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(120);
 const PIECES: usize = 8;
 
 impl Gateway {
-    /// Stores a value at its owner.
+    /// Stores a value at its owner, which must go on taking it, and answer soon after it has all.
     ///
     /// # Errors
     /// With the value, when nothing of it was taken.
@@ -39,28 +44,39 @@ impl Gateway {
         value: ValueStream,
     ) -> Result<Reply, (ApiError, Option<ValueStream>)> {
         let mut span = self.plan.watch.span(&owner.target, Kind::Put, operation.trace);
+        let patience = with_upload(CALL_DEADLINE, operation);
         let length = value.length;
-        let (body, mut untouched) = Loan::of(value);
-        let result = async {
+        let (body, mut untouched, progress) = Loan::of(value);
+        let answered = async {
             let Action::Put(put) = &operation.action else { return Err(GatewayError::Strange.into()) };
-            let mut request = self.plan.http.put(url(owner, &operation.name)).timeout(TRANSFER_TIMEOUT);
+            let mut request = self.request(owner, operation, span.context().or(operation.trace));
             if let Some(length) = length {
                 request = request.header(header::CONTENT_LENGTH, length);
             }
-            let request = with_trace(request, span.context().or(operation.trace));
-            let request = with_settings(with_condition(request, operation.condition), operation, put);
             let response = request.body(Body::wrap_stream(body)).send().await.map_err(|error| {
                 let code = if error.is_connect() { ErrorCode::PartitionOffline } else { ErrorCode::OutcomeUnknown };
                 ApiError::new(code, format!("{} did not take the value: {error}", owner.target.node))
             })?;
             stored(response, put, length.unwrap_or(0)).await
         };
-        match result.await {
+        let result = tokio::select! {
+            result = answered => result,
+            () = progress.silence(patience) => {
+                let detail = format!("{} was silent for {patience:?} on a large value", owner.target.node);
+                Err(ApiError::new(ErrorCode::OutcomeUnknown, detail))
+            }
+        };
+        match result {
             Ok(outcome) => Ok(Reply { node: owner.target.node.clone(), outcome, stream: None }),
             Err(error) => {
                 span.fail(error.code.as_str());
-                let error = ApiError { node: Some(owner.target.node.to_string()), ..error };
-                Err((error, untouched.try_recv().ok()))
+                let untouched = untouched.try_recv().ok();
+                let code = match error.code {
+                    // Of a value of which nothing was sent, nothing was stored.
+                    ErrorCode::OutcomeUnknown if untouched.is_some() => ErrorCode::PartitionOffline,
+                    code => code,
+                };
+                Err((ApiError { code, node: Some(owner.target.node.to_string()), ..error }, untouched))
             }
         }
     }
@@ -72,15 +88,15 @@ impl Gateway {
         operation: &Operation,
         trace: Option<TraceContext>,
     ) -> Result<Reply, ApiError> {
-        let request = self.plan.http.get(url(holder, &operation.name)).timeout(TRANSFER_TIMEOUT);
-        let mut request = with_trace(request, trace);
-        if operation.is_eventual() {
-            request = request.query(&[("consistency", operation.consistency)]);
-        }
         let node = holder.target.node.clone();
-        let response = request.send().await.map_err(|error| {
-            ApiError::new(ErrorCode::PartitionOffline, format!("{node} did not give the value: {error}"))
-        })?;
+        let not_given = |why: String| ApiError::new(ErrorCode::PartitionOffline, format!("{node} {why}"));
+        // The condition was looked at by whoever said that there is a value.
+        let unconditional = Operation { condition: Condition::None, ..operation.clone() };
+        let response = match timeout(CALL_DEADLINE, self.request(holder, &unconditional, trace).send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(not_given(format!("did not give the value: {error}"))),
+            Err(_) => return Err(not_given(format!("did not give the value within {CALL_DEADLINE:?}"))),
+        };
         let outcome = match response.status() {
             StatusCode::OK => Outcome::Found {
                 metadata: Metadata {
@@ -99,18 +115,34 @@ impl Gateway {
         let stream = matches!(outcome, Outcome::Found { .. }).then(|| pieces(response));
         Ok(Reply { node, outcome, stream })
     }
+
+    /// The request for an operation at a node, without the value.
+    fn request(&self, holder: &Holder, operation: &Operation, trace: Option<TraceContext>) -> RequestBuilder {
+        let parameters = Parameters { traceparent: trace.map(|trace| trace.to_string()), ..Parameters::of(operation) };
+        let (address, key) = (&holder.target.address, encode_key(operation.name.key()));
+        let mut request = match &operation.action {
+            Action::Put(_) => self.plan.http.put(format!("{address}/keys/{key}")),
+            _ => self.plan.http.get(format!("{address}/keys/{key}")),
+        };
+        for (name, value) in parameters.headers() {
+            request = request.header(name, value);
+        }
+        request.query(&parameters.query().collect::<Vec<_>>()).timeout(TRANSFER_TIMEOUT)
+    }
 }
 
 /// A value on its way out. When it is dropped before anything was taken of it, it goes back to the lender.
 struct Loan {
     value: Option<ValueStream>,
     lender: Option<oneshot::Sender<ValueStream>>,
+    progress: Progress,
 }
 
 impl Loan {
-    fn of(value: ValueStream) -> (Self, oneshot::Receiver<ValueStream>) {
+    fn of(value: ValueStream) -> (Self, oneshot::Receiver<ValueStream>, Progress) {
         let (lender, untouched) = oneshot::channel();
-        (Self { value: Some(value), lender: Some(lender) }, untouched)
+        let progress = Progress::default();
+        (Self { value: Some(value), lender: Some(lender), progress: progress.clone() }, untouched, progress)
     }
 }
 
@@ -119,7 +151,9 @@ impl Stream for Loan {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(value) = &mut self.value else { return Poll::Ready(None) };
-        let piece = ready!(value.pieces.poll_recv(cx));
+        let poll = value.pieces.poll_recv(cx);
+        self.progress.note(poll.is_ready());
+        let piece = ready!(poll);
         self.lender = None;
         Poll::Ready(piece)
     }
@@ -130,6 +164,34 @@ impl Drop for Loan {
         if let (Some(lender), Some(value)) = (self.lender.take(), self.value.take()) {
             // A lender that has gone does not want it back.
             let _ = lender.send(value);
+        }
+    }
+}
+
+/// Since when it is the node that is waited for, and not the client; `None` while it is the client.
+#[derive(Clone)]
+struct Progress(Arc<Mutex<Option<Instant>>>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(Instant::now()))))
+    }
+}
+
+impl Progress {
+    fn note(&self, is_with_node: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_with_node.then(Instant::now);
+    }
+
+    /// Ends when the node has done nothing for so long.
+    async fn silence(&self, patience: Duration) {
+        loop {
+            let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = since.unwrap_or_else(Instant::now) + patience;
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
         }
     }
 }
@@ -167,56 +229,25 @@ pub(super) async fn collect(operation: &Operation, mut value: ValueStream) -> Re
     Ok(operation)
 }
 
-/// Passes a body on as it comes. The task ends with the body, or as soon as nobody takes it.
+/// Passes a body on as it comes. The task ends with the body, or as soon as nobody takes it or nothing comes.
 fn pieces(response: Response) -> ValueStream {
     let length = response.content_length();
     let (sender, pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     tokio::spawn(async move {
         let mut body = response.bytes_stream();
-        while let Some(piece) = body.next().await {
-            if sender.send(piece.map_err(io::Error::other)).await.is_err() {
+        loop {
+            let piece = match timeout(CALL_DEADLINE, body.next()).await {
+                Ok(None) => return,
+                Ok(Some(piece)) => piece.map_err(io::Error::other),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            let is_last = piece.is_err();
+            if sender.send(piece).await.is_err() || is_last {
                 return;
             }
         }
     });
     ValueStream { length, pieces }
-}
-
-fn url(holder: &Holder, name: &EntryName) -> String {
-    format!("{}/keys/{}?bucket={}", holder.target.address, encode_key(name.key()), name.bucket())
-}
-
-fn with_trace(request: RequestBuilder, trace: Option<TraceContext>) -> RequestBuilder {
-    match trace {
-        Some(trace) => request.header("traceparent", trace.to_string()),
-        None => request,
-    }
-}
-
-fn with_condition(request: RequestBuilder, condition: Condition) -> RequestBuilder {
-    match condition {
-        Condition::None => request,
-        Condition::Exists => request.header(header::IF_MATCH, "*"),
-        Condition::Matches(version) => request.header(header::IF_MATCH, format!("\"{version}\"")),
-        Condition::Absent => request.header(header::IF_NONE_MATCH, "*"),
-        Condition::Differs(version) => request.header(header::IF_NONE_MATCH, format!("\"{version}\"")),
-    }
-}
-
-fn with_settings(mut request: RequestBuilder, operation: &Operation, put: &Put) -> RequestBuilder {
-    if let Some(key) = &operation.idempotency_key {
-        request = request.header("idempotency-key", key.as_str());
-    }
-    if !put.content_type.is_empty() {
-        request = request.header(header::CONTENT_TYPE, &put.content_type);
-    }
-    if let Some(ttl) = put.ttl {
-        request = request.query(&[("ttl", format!("{}ms", ttl.as_millis()))]);
-    }
-    if let Some(durability) = put.durability {
-        request = request.query(&[("durability", durability)]);
-    }
-    request
 }
 
 fn text<'a>(response: &'a Response, name: &header::HeaderName) -> Option<&'a str> {

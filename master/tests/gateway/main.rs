@@ -213,3 +213,15 @@ async fn a_large_value_waits_as_long_as_nothing_of_it_was_sent() {
     node.run();
     assert_eq!(put.status().await, StatusCode::CREATED);
 }
+
+#[tokio::test]
+async fn a_node_that_takes_a_large_value_or_a_question_for_one_and_is_silent_is_not_waited_for_long() {
+    let node = FakeNode::start("a", |_| found_large());
+    let master = Master::with(&[&node], &[]).await;
+    node.hang_http();
+    let (put, get) = (master.put(vec![0; LARGE]), master.get(""));
+    let answered = tokio::time::timeout(Duration::from_secs(30), async { (put.error().await, get.error().await) });
+    let (put, get) = answered.await.expect("a silent node is given up");
+    assert_eq!((put.0, put.1.as_str()), (504, "outcome_unknown"));
+    assert_eq!((get.0, get.1.as_str()), (503, "partition_offline"));
+}

@@ -2,7 +2,10 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use cairn_api_spec::{
@@ -58,6 +61,7 @@ struct Shared {
     script: Mutex<Box<Script>>,
     seen: Mutex<Vec<Execute>>,
     http_seen: Mutex<Vec<String>>,
+    http_hangs: AtomicBool,
     batches: Mutex<usize>,
 }
 
@@ -76,6 +80,7 @@ impl FakeNode {
             script: Mutex::new(Box::new(script)),
             seen: Mutex::default(),
             http_seen: Mutex::default(),
+            http_hangs: AtomicBool::new(false),
             batches: Mutex::default(),
         };
         let mut node = Self { id, peer: any, http: any, shared: Arc::new(shared), runtime: None };
@@ -121,6 +126,11 @@ impl FakeNode {
             weight: 1.0,
             zone: None,
         }
+    }
+
+    /// Lets it take requests over HTTP without an answer.
+    pub(crate) fn hang_http(&self) {
+        self.shared.http_hangs.store(true, Ordering::Relaxed);
     }
 
     /// The operations that came over the link.
@@ -212,6 +222,9 @@ async fn answer_http(mut stream: TcpStream, shared: Arc<Shared>) {
         if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
             return;
         }
+    }
+    if shared.http_hangs.load(Ordering::Relaxed) {
+        return std::future::pending().await;
     }
     let (status, body) = if is_put { ("201 Created", String::new()) } else { ("200 OK", "x".repeat(LARGE)) };
     let reply = format!(

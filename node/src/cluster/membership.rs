@@ -7,6 +7,7 @@ use std::{
 
 use cairn_api_spec::{
     ErrorCode,
+    backoff::Backoff,
     cluster::{Heartbeat, RegisterNode, Ring},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,8 @@ use super::{
 };
 use crate::{clock, driver::Driver};
 
-/// Pauses after failures: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Pauses after failures.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
 /// Handing over is given up when nothing has happened for so long, and looked at so often.
 const STUCK: Duration = Duration::from_secs(2);
@@ -28,16 +29,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Asks for the map until a master answers; `None` when the node stops first.
 pub async fn first_ring(masters: &Masters, stop: &CancellationToken) -> Option<Ring> {
-    let mut pause = BACKOFF.0;
+    let mut backoff = BACKOFF;
     loop {
-        match masters.ring(None).await {
+        let error = match masters.ring(None).await {
             Ok(ring) => return ring,
-            Err(error) => tracing::warn!(%error, retry_in = ?pause, "waiting for a master"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
-        }
+            Err(error) => error,
+        };
+        let pause = backoff.pause(rand::random());
+        tracing::warn!(%error, retry_in = ?pause, "waiting for a master");
+        stop.run_until_cancelled(tokio::time::sleep(pause)).await?;
     }
 }
 
@@ -148,7 +148,7 @@ fn shared_partitions(driver: &Driver) -> usize {
 
 /// Follows the map until `stop`.
 pub async fn follow_ring(masters: Arc<Masters>, ownership: Arc<Ownership>, stop: CancellationToken) {
-    let mut pause = BACKOFF.0;
+    let mut backoff = BACKOFF;
     loop {
         let epoch = ownership.ring_epoch();
         let next = tokio::select! {
@@ -157,15 +157,15 @@ pub async fn follow_ring(masters: Arc<Masters>, ownership: Arc<Ownership>, stop:
         };
         match next {
             Ok(Some(ring)) => {
-                pause = BACKOFF.0;
+                backoff.reset();
                 ownership.apply(&ring);
             }
-            Ok(None) => pause = BACKOFF.0,
+            Ok(None) => backoff.reset(),
             Err(error) => {
+                let pause = backoff.pause(rand::random());
                 tracing::warn!(%error, retry_in = ?pause, "the partition map cannot be followed");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
                 }
             }
         }

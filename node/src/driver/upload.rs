@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use cairn_api_spec::{
     Version,
+    backoff::Backoff,
     peer::{self, Uploaded},
 };
 use cairn_object_tier::{
@@ -39,8 +40,8 @@ pub(super) const LOADS: usize = 8;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often what waits is counted.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
-/// Pauses after failures: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Pauses after failures.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// Bytes of values that are stored by themselves, with one segment; and how many of them may fail.
 const MAX_APART_BYTES: usize = 64 << 20;
 const MAX_APART_FAILED: u32 = 2;
@@ -72,18 +73,17 @@ pub async fn run(driver: &Driver, stop: CancellationToken) {
 }
 
 async fn upload_all(driver: &Driver, objects: &ObjectStore) {
-    let mut rest = BACKOFF.0;
+    let mut backoff = BACKOFF;
     loop {
         let pause = match look(driver, objects).await {
             Ok(pause) => {
-                rest = BACKOFF.0;
+                backoff.reset();
                 pause.min(LOOK_INTERVAL)
             }
             Err(error) => {
                 driver.metrics.object_errors.inc();
-                tracing::warn!(%error, retry_in = ?rest, "uploads to the object store wait");
-                let pause = rest;
-                rest = (rest * 2).min(BACKOFF.1);
+                let pause = backoff.pause(rand::random());
+                tracing::warn!(%error, retry_in = ?pause, "uploads to the object store wait");
                 tokio::time::sleep(pause).await;
                 continue;
             }

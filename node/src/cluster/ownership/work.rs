@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cairn_api_spec::Version;
+use cairn_api_spec::{Version, backoff::Backoff};
 use cairn_engine::NodeId;
 use cairn_replication::Member;
 
@@ -14,8 +14,8 @@ use crate::{
     tiers::disk::HeldPartition,
 };
 
-/// Pauses after failures: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Pauses after failures.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// How long rows of a partition that went elsewhere are kept.
 const DISCARD_AFTER: Duration = Duration::from_secs(60);
 
@@ -126,13 +126,14 @@ async fn retry<T, F: Future<Output = Result<T, NodeError>>>(
     partition: u32,
     mut work: impl FnMut() -> F,
 ) -> T {
-    let mut pause = BACKOFF.0;
+    let mut backoff = BACKOFF;
     loop {
-        match work().await {
+        let error = match work().await {
             Ok(done) => return done,
-            Err(error) => tracing::warn!(partition, %error, retry_in = ?pause, "{what}"),
-        }
+            Err(error) => error,
+        };
+        let pause = backoff.pause(rand::random());
+        tracing::warn!(partition, %error, retry_in = ?pause, "{what}");
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF.1);
     }
 }
