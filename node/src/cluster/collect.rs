@@ -59,7 +59,6 @@ pub async fn run(driver: &Driver, peers: &Peers, stop: CancellationToken) {
 
 async fn round(driver: &Driver, peers: &Peers, objects: &ObjectStore, useless: &mut Useless) -> Result<(), NodeError> {
     let names = objects.segments().await?;
-    objects.forget_directories_but(&names);
     let mut released = HashSet::new();
     for name in names {
         let Some(directory) = collected_here(driver, peers, objects, &name).await? else { continue };

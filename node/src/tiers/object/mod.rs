@@ -19,7 +19,6 @@ mod values;
 mod versioned;
 
 use std::{
-    collections::HashMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex},
     time::Duration,
@@ -46,6 +45,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
 /// Values fetched at the same time. More wait, for no longer than a fetch may take.
 const MAX_FETCHES: usize = 64;
+/// Directories of segments that are kept, each of 64 bytes for a partition: those of 128 GiB, at 8 MiB a segment.
+const MAX_DIRECTORIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
 /// Ends of segments that are kept.
 const MAX_TAILS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
@@ -79,7 +80,7 @@ pub struct ObjectDurations {
     pub head: Histogram,
 }
 
-type Directories = Arc<Mutex<HashMap<Arc<SegmentName>, Arc<OnceCell<Arc<Directory>>>>>>;
+type Directories = Arc<Mutex<LruCache<Arc<SegmentName>, Arc<OnceCell<Arc<Directory>>>>>>;
 
 /// See the module.
 #[derive(Clone)]
@@ -89,7 +90,7 @@ pub struct ObjectStore {
     prefix: String,
     durations: ObjectDurations,
     fetches: Arc<Semaphore>,
-    /// The directories of segments that were read, which never change.
+    /// The directories of segments that were read last, which never change.
     directories: Directories,
     /// The ends of segments that were read last: while many partitions are restored, each reads on in the same ones.
     tails: Arc<Mutex<LruCache<Arc<SegmentName>, Arc<Fetched>>>>,
@@ -123,7 +124,7 @@ impl ObjectStore {
             prefix: settings.prefix,
             durations,
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
-            directories: Arc::default(),
+            directories: Arc::new(Mutex::new(LruCache::new(MAX_DIRECTORIES))),
             tails: Arc::new(Mutex::new(LruCache::new(MAX_TAILS))),
             last_listing: Arc::default(),
         }

@@ -38,17 +38,20 @@ impl ObjectStore {
     /// When the store does not answer or refuses.
     pub async fn remove_segment(&self, name: &SegmentName) -> Result<(), NodeError> {
         self.remove_object(&name.to_string()).await?;
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).pop(name);
         Ok(())
     }
 
-    /// What a segment holds of which partitions; `None` when it is gone. Read once.
+    /// What a segment holds of which partitions; `None` when it is gone. Read once, as long as the
+    /// cache has room for it.
     ///
     /// # Errors
     /// When the store does not answer or refuses, or the segment is damaged.
     pub async fn directory(&self, name: &Arc<SegmentName>) -> Result<Option<Arc<Directory>>, NodeError> {
-        let cell =
-            self.directories.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
+        let cell = {
+            let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+            directories.get_or_insert(name.clone(), Arc::default).clone()
+        };
         match cell.get_or_try_init(|| self.read_directory(name)).await {
             Ok(directory) => Ok(Some(directory.clone())),
             Err(None) => Ok(None),
@@ -96,12 +99,6 @@ impl ObjectStore {
     /// When the store does not answer or refuses.
     pub async fn segment_part(&self, name: &SegmentName, range: Range<u64>) -> Result<Option<Bytes>, NodeError> {
         Ok(self.get_object(&name.to_string(), Part::Range(range)).await?.map(|fetched| fetched.bytes))
-    }
-
-    /// Forgets the directories of segments that are not among these.
-    pub fn forget_directories_but(&self, kept: &[Arc<SegmentName>]) {
-        let kept: std::collections::HashSet<_> = kept.iter().collect();
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| kept.contains(name));
     }
 }
 
