@@ -11,6 +11,7 @@
 //! | [`routes`] | from a name to the nodes that may answer for it |
 //! | [`backoff`] | the pauses between attempts |
 //! | [`data`], [`batch`], [`cluster`] | the JSON documents of the data API, of its batches, and of the cluster API |
+//! | [`events`] | what became visible of a key, and why |
 //! | [`error`] | every error code, its status, and the problem document |
 //! | [`peer`] | the protobuf messages between our own processes |
 //! | [`trace`] | the trace that a request belongs to |
@@ -23,6 +24,7 @@ pub mod batch;
 pub mod cluster;
 pub mod data;
 pub mod error;
+pub mod events;
 pub mod modes;
 pub mod name;
 pub mod operation;

@@ -1,4 +1,4 @@
-//! How durable a write is to be, who may answer a read, and which tier did.
+//! How durable a write is to be, who may answer a read, which tier did, and why a key was removed.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -49,6 +49,19 @@ impl Consistency {
             Self::Eventual => "eventual",
         }
     }
+}
+
+/// Why a key was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// A client asked for it.
+    #[default]
+    Delete,
+    /// Its time had come.
+    Expire,
+    /// It made room for others.
+    Evict,
 }
 
 /// Which tier answered a read.

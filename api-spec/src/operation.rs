@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-pub use crate::modes::{Consistency, Durability, Tier};
+pub use crate::modes::{Consistency, Durability, Removal, Tier};
 
 use crate::{
     data::Explanation,

@@ -5,15 +5,16 @@
 //! read, such as an enum's value that this release does not know, is an error, never a guess.
 
 mod convert;
+mod events;
 #[rustfmt::skip]
 #[expect(unreachable_pub, reason = "the generator knows no other visibility")]
 mod generated;
 mod modes;
 
 pub use generated::{
-    Action, Append, AskedDurability, BatchAnswer, Collect, Collected, Condition, Durability, Execute, ExecuteBatch,
-    Executed, ExecutedBatch, Failed, Fetch, Fetched, FirstOutcome, Granted, Hop, Lease, List, Listed, ListedRow,
-    OutcomeKind, Place, Refusal, Refused, Release, Released, Renew, Replicate, Replicated, Request, Response, Row,
-    Tier, Trace, Uploaded, batch_answer::Kind as AnswerKind, request::Kind as RequestKind,
-    response::Kind as ResponseKind,
+    Action, Append, AskedDurability, BatchAnswer, Collect, Collected, Condition, Durability, Event, Execute,
+    ExecuteBatch, Executed, ExecutedBatch, Failed, Fetch, Fetched, FirstOutcome, Granted, Hop, Lease, List, Listed,
+    ListedRow, OutcomeKind, Place, PollEvents, PolledEvents, Refusal, Refused, Release, Released, Removal, Renew,
+    Replicate, Replicated, Request, Response, Row, Tier, Trace, Uploaded, batch_answer::Kind as AnswerKind,
+    request::Kind as RequestKind, response::Kind as ResponseKind,
 };

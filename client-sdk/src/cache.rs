@@ -19,6 +19,7 @@ use crate::{
     connection::{Connection, Shared},
     dots::DotClient,
     error::Error,
+    events::Events,
     request::{Delete, Get, Increment, List, Put},
     router::Router,
 };
@@ -206,6 +207,25 @@ impl Cache {
     /// The bucket's keys in the order of their bytes.
     pub fn list(&self) -> List<'_> {
         List::new(&self.0)
+    }
+
+    /// What becomes visible of the bucket's keys from now on: puts, removals, expiry and eviction, by whomever.
+    ///
+    /// ```no_run
+    /// use futures_util::StreamExt as _;
+    ///
+    /// # async fn run(cache: cairn_client::Cache) -> Result<(), cairn_client::Error> {
+    /// let mut events = cache.events().prefix("user:").open().await?;
+    /// while let Some(event) = events.next().await {
+    ///     match event? {
+    ///         cairn_client::Event::Changed { kind, key, .. } => println!("{kind:?} {key}"),
+    ///         cairn_client::Event::Gap => println!("events are missing"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn events(&self) -> Events {
+        Events::new(&self.0)
     }
 
     /// Every registered node.

@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `cache` | [`Cache`]: how it is set up, and what can be asked of it |
 //! | `request`, `batch` | the requests that have options; many operations at once |
+//! | `events` | what becomes visible, for as long as somebody listens |
 //! | `connection` | sends an operation until it is answered or the time is over |
 //! | `retry` | where an operation goes, and when it is sent again |
 //! | `router` | the partition map, and following it |
@@ -63,6 +64,7 @@ mod call;
 mod connection;
 mod dots;
 mod error;
+mod events;
 pub mod generated;
 mod request;
 mod retry;
@@ -75,8 +77,10 @@ pub use cairn_api_spec::{
     cluster::{ChangeRebalance, Move, Node, NodeState, NodeStats, Partition, Rebalance, Ring, Stats},
     data::{Asked, EntryMetadata, Explanation, KeyList, KeyState},
     error::Problem,
+    events::EventKind,
     operation::{Durability, Tier},
     version::Condition,
 };
 pub use error::Error;
+pub use events::{Event, Events};
 pub use request::{Counted, Delete, Get, Increment, List, Put, Stored, Value};

@@ -10,6 +10,7 @@
 
 mod attempts;
 mod batch;
+mod events;
 mod http;
 mod routes;
 mod watch;
@@ -22,18 +23,19 @@ use std::{
 use cairn_api_spec::{
     ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome, TraceContext,
     data::Asked,
+    events::Position,
     operation::{Action, Durability, ListQuery, ListedName},
     peer::{Execute, List, Request, RequestKind, Response, ResponseKind},
 };
 use cairn_link::{CallError, Client};
-use cairn_operations::{DataApi, Reply, ValueStream, metrics::Kind};
+use cairn_operations::{DataApi, Reply, ValueStream, feed::Subscriber, metrics::Kind};
 use futures_util::{FutureExt, future::BoxFuture};
 
-pub(crate) use self::watch::Watch;
 use self::{
     attempts::Attempts,
     routes::{Holder, Table},
 };
+pub(crate) use self::{events::Events, watch::Watch};
 use crate::{cluster::Cluster, config::Config};
 
 /// How long a connection for large values is kept for the next one.
@@ -86,6 +88,8 @@ pub(crate) struct Plan {
     deadline: Duration,
     max_value_bytes: usize,
     watch: Watch,
+    /// What becomes visible on the nodes.
+    pub(crate) events: Arc<Events>,
 }
 
 impl Plan {
@@ -99,7 +103,8 @@ impl Plan {
             .no_proxy()
             .build()?;
         let max_value_bytes = usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX);
-        Ok(Self { cluster, http, deadline: config.link_deadline, max_value_bytes, watch })
+        let events = Arc::new(Events::new());
+        Ok(Self { cluster, http, deadline: config.link_deadline, max_value_bytes, watch, events })
     }
 
     /// A gateway for one worker, with connections of its own.
@@ -320,6 +325,10 @@ impl DataApi for Gateway {
             result
         }
         .boxed()
+    }
+
+    fn subscribe(&self, after: Option<Position>) -> BoxFuture<'_, Result<Subscriber, ApiError>> {
+        self.plan.events.subscribe(&self.plan.cluster.ring, after).boxed()
     }
 
     fn max_value_bytes(&self) -> usize {

@@ -143,7 +143,8 @@ async fn run_over(
     let (tracer, exporter) = Tracer::start(&config.common, "cairn-master", &own.to_string(), &prometheus)?;
     let edge = Edge::new(&prometheus, config.common.rate_limit)?.with_tracer(tracer.clone());
     let operations = DataMetrics::new(&prometheus, SlowLog::new(config.common.slow_operation))?;
-    let gateways = gateway::Plan::new(cluster.clone(), config, gateway::Watch { operations, retries, tracer })?;
+    let plan = gateway::Plan::new(cluster.clone(), config, gateway::Watch { operations, retries, tracer })?;
+    let (events, ring) = (plan.events.clone(), cluster.clone());
     let state = AppState {
         cluster,
         controller: controller.clone(),
@@ -164,7 +165,7 @@ async fn run_over(
     let api = stopping(
         &stop,
         serve(listeners.http, options, stop.clone(), move || {
-            let keys = cairn_data_api::Shared::new(Arc::new(gateways.gateway()), budget.clone());
+            let keys = cairn_data_api::Shared::new(Arc::new(plan.gateway()), budget.clone());
             app::app(state.clone(), keys, edge.clone())
         }),
     );
@@ -174,7 +175,7 @@ async fn run_over(
             None => Ok(()),
         }
     };
-    let (control, api, scrapes) = tokio::join!(control, api, scrapes);
+    let (control, api, scrapes, ()) = tokio::join!(control, api, scrapes, events.run(&ring.ring, stop.clone()));
     exporter.finish().await;
     control.and(api).and(scrapes).map_err(RunError::Serve)
 }

@@ -210,6 +210,7 @@ async fn run_tiers(
     tokio::join!(
         async {
             stop.run_until_cancelled(leave).await;
+            driver.feed.close();
         },
         async {
             membership::beat(&masters, &ownership, &node, config.heartbeat_interval, stop).await;

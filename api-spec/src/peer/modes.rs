@@ -1,6 +1,6 @@
 //! The enums of messages, and those of the domain that they stand for.
 
-use super::generated::{AskedDurability, Durability, Tier};
+use super::generated::{AskedDurability, Durability, Removal, Tier};
 use crate::{
     error::{ApiError, ErrorCode},
     modes,
@@ -37,6 +37,7 @@ macro_rules! same_variants {
 
 same_variants!(Durability: Memory, Disk, Fsync, Object);
 same_variants!(Tier: Memory, Disk, Object, Replica);
+same_variants!(Removal: Delete, Expire, Evict);
 
 impl From<Option<modes::Durability>> for AskedDurability {
     fn from(asked: Option<modes::Durability>) -> Self {

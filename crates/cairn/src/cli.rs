@@ -81,6 +81,15 @@ pub(crate) enum Command {
         #[arg(long, short)]
         long: bool,
     },
+    /// Write what happens to keys to stdout, line by line, until it is stopped
+    Watch {
+        /// Only keys that begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+        /// Versions and sizes, too
+        #[arg(long, short)]
+        long: bool,
+    },
     /// Store many values from JSON lines or CSV
     Import(Import),
     /// Write keys and values to stdout, as `import` reads them

@@ -8,6 +8,7 @@ mod progress;
 mod rebalance;
 mod rows;
 mod tables;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Explain { key } => tables::explain(&connect(&cluster).await?, &key).await?,
         Command::List { prefix, limit, long } => keys::list(&connect(&cluster).await?, prefix, limit, long).await?,
+        Command::Watch { prefix, long } => watch::watch(&connect(&cluster).await?, prefix, long).await?,
         Command::Import(args) => return import::run(&connect(&cluster).await?, args).await,
         Command::Export(args) => return export::run(&connect(&cluster).await?, args).await,
         Command::Nodes => tables::nodes(&connect(&cluster).await?).await?,

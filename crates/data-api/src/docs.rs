@@ -123,6 +123,25 @@ pub(crate) struct PageQuery {
     cursor: String,
 }
 
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EventsQuery {
+    /// Which bucket the keys are in: `[a-z0-9][a-z0-9._-]{0,62}`, or `*` for every bucket.
+    #[param(value_type = String, required = false, default = "default")]
+    bucket: String,
+    /// Only keys that begin with this; not with `bucket=*`.
+    #[param(value_type = String, required = false)]
+    prefix: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct LastEventId {
+    /// The `id` of the last event that the reader has seen, to go on behind it.
+    #[param(rename = "Last-Event-ID", value_type = String, required = false)]
+    last_event_id: String,
+}
+
 /// The schemas that parameters and errors refer to: utoipa collects those of bodies only. It serves nothing.
 pub(crate) struct Schemas;
 
@@ -194,6 +213,8 @@ errors! {
     ExplainErrors = [InvalidKey];
     /// How a listing can fail.
     ListErrors = [];
+    /// How following events can fail.
+    EventErrors = [];
 }
 
 /// One response for each status, which lists the codes that come with it.

@@ -6,7 +6,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `keys`, `post`, `list`, `counter`, `batch`, `explain` | the handlers, each of which is its own documentation |
+//! | `keys`, `post`, `list`, `counter`, `batch`, `explain`, `events` | the handlers, each of which is its own documentation |
 //! | `request`, `document` | what a request says: key, query and headers, JSON |
 //! | `upload` | bodies on their way into a put, collected or streamed |
 //! | `patience` | large values on their way to clients that may not read them |
@@ -17,6 +17,7 @@ mod batch;
 mod counter;
 mod docs;
 mod document;
+mod events;
 mod explain;
 mod keys;
 mod list;
@@ -59,5 +60,6 @@ pub fn configure(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_
         .service(batch::execute_batch)
         .service(counter::increment_counter)
         .service(explain::explain_key)
+        .service(events::follow_events)
         .service(docs::Schemas);
 }

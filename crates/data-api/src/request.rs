@@ -117,7 +117,7 @@ pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail))
 }
 
-fn single<'a>(request: &'a HttpRequest, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
+pub(crate) fn single<'a>(request: &'a HttpRequest, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let mut values = request.headers().get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

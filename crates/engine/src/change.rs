@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use bytes::Bytes;
 use cairn_api_spec::{
     ApiError, EntryName, ErrorCode, TraceContext, Version,
-    operation::{Durability, IdempotencyKey, Metadata},
+    operation::{Durability, IdempotencyKey, Metadata, Removal},
     peer,
 };
 
@@ -30,6 +30,8 @@ pub enum Change {
         version: Version,
         /// When, in milliseconds since the Unix epoch.
         at: u64,
+        /// Why. A deletion that a disk has kept does not tell.
+        why: Removal,
     },
     /// The key stays as it is: a write under an idempotency key was refused, and that is remembered.
     Note {
@@ -135,11 +137,15 @@ impl Change {
                     ..peer::Row::default()
                 }
             }
-            Self::Delete { name, version, at } | Self::Note { name, version, at, .. } => peer::Row {
+            Self::Delete { name, version, at, .. } | Self::Note { name, version, at, .. } => peer::Row {
                 name: name.clone(),
                 version: version.0,
                 modified_at: *at,
                 tombstone: !matches!(self, Self::Note { deletes: false, .. }),
+                removal: match self {
+                    Self::Delete { why, .. } => peer::Removal::from(*why).into(),
+                    _ => peer::Removal::Delete.into(),
+                },
                 ..peer::Row::default()
             },
         }
@@ -158,7 +164,8 @@ impl Change {
             return Ok(Self::Note { name: name.as_bytes().clone(), version, at, refused, deletes });
         }
         if row.tombstone {
-            return Ok(Self::Delete { name: name.as_bytes().clone(), version, at });
+            let why = peer::Removal::try_from(row.removal).map_err(|_| unreadable("reason of a deletion"))?.into();
+            return Ok(Self::Delete { name: name.as_bytes().clone(), version, at, why });
         }
         let metadata = Metadata {
             version,

@@ -92,6 +92,8 @@ pub enum Effect<W> {
         /// The key.
         key: IdempotencyKey,
     },
+    /// Tell whoever has subscribed that this is what reads see now. After a takeover it may be told once more.
+    Publish(Change),
     /// Answer a request.
     Reply {
         /// Whoever waits.

@@ -1,6 +1,6 @@
 //! What each verb makes of a key's current state: one pure function.
 
-use cairn_api_spec::{Outcome, Version, version::Condition};
+use cairn_api_spec::{Outcome, Version, operation::Removal, version::Condition};
 
 use crate::{counter::increment, entry::Entry, error::Error};
 
@@ -23,7 +23,7 @@ pub enum Verb {
         lifetime: Option<u64>,
     },
     /// Removes the key if it still has this version, whether its time has come or not: expiry and eviction.
-    Remove(Version),
+    Remove(Version, Removal),
 }
 
 impl Verb {
@@ -34,7 +34,7 @@ impl Verb {
 
     /// Whether the verb removes its key.
     pub fn removes(&self) -> bool {
-        matches!(self, Self::Delete | Self::Remove(_))
+        matches!(self, Self::Delete | Self::Remove(..))
     }
 
     /// Whether the verb needs the value of the current state.
@@ -63,14 +63,14 @@ pub enum Decision {
     Count(i64),
     /// The key gets the entry of the verb.
     Store,
-    /// The key goes.
-    Remove,
+    /// The key goes, for this reason.
+    Remove(Removal),
 }
 
 /// Decides a write on the current state of its key.
 pub fn decide(verb: &Verb, condition: Condition, current: &Current) -> Decision {
     let condition = match verb {
-        Verb::Remove(version) => Condition::Matches(*version),
+        Verb::Remove(version, _) => Condition::Matches(*version),
         _ => condition,
     };
     if !condition.holds(current.live.then_some(current.version)) {
@@ -78,7 +78,8 @@ pub fn decide(verb: &Verb, condition: Condition, current: &Current) -> Decision 
     }
     match verb {
         Verb::Put(_) => Decision::Store,
-        Verb::Delete | Verb::Remove(_) if current.live => Decision::Remove,
+        Verb::Delete if current.live => Decision::Remove(Removal::Delete),
+        Verb::Remove(_, why) if current.live => Decision::Remove(*why),
         Verb::Increment { delta, .. } => {
             let value = current.entry.as_ref().filter(|_| current.live).map(Entry::value);
             match increment(value, *delta) {
@@ -86,7 +87,7 @@ pub fn decide(verb: &Verb, condition: Condition, current: &Current) -> Decision 
                 Err(why) => Decision::Refuse(Err(Error::NotAnInteger { why, version: current.version })),
             }
         }
-        Verb::Get | Verb::Head | Verb::Delete | Verb::Remove(_) => {
+        Verb::Get | Verb::Head | Verb::Delete | Verb::Remove(..) => {
             Decision::Refuse(Ok(Outcome::Missing(current.version)))
         }
     }
@@ -122,11 +123,17 @@ mod tests {
     #[test]
     fn what_is_not_there_cannot_be_removed() {
         let (live, dead) = (at(7, true), at(7, false));
-        assert!(matches!(decide(&Verb::Delete, Condition::None, &live), Decision::Remove));
+        assert!(matches!(decide(&Verb::Delete, Condition::None, &live), Decision::Remove(_)));
         let missing = decide(&Verb::Delete, Condition::None, &dead);
         assert!(matches!(missing, Decision::Refuse(Ok(Outcome::Missing(Version(7))))), "{missing:?}");
-        assert!(matches!(decide(&Verb::Remove(Version(7)), Condition::None, &live), Decision::Remove));
-        assert!(matches!(decide(&Verb::Remove(Version(6)), Condition::None, &live), Decision::Refuse(_)));
+        assert!(matches!(
+            decide(&Verb::Remove(Version(7), Removal::Expire), Condition::None, &live),
+            Decision::Remove(_)
+        ));
+        assert!(matches!(
+            decide(&Verb::Remove(Version(6), Removal::Expire), Condition::None, &live),
+            Decision::Refuse(_)
+        ));
     }
 
     #[test]

@@ -5,10 +5,13 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use cairn_api_spec::{
     ApiError, Operation, Outcome, TraceContext,
+    events::Position,
     operation::{ListQuery, ListedName},
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+
+use crate::feed::Subscriber;
 
 /// A value on its way, in pieces. The channel is short, so a slow receiver holds up the sender; an error or a
 /// channel that closes before `length` bytes have come means that the value is not complete.
@@ -45,6 +48,9 @@ pub trait DataApi: Send + Sync + 'static {
 
     /// The first names of a range, over all partitions, in the order of their bytes; asked for in a trace, or in none.
     fn list(&self, query: ListQuery, trace: Option<TraceContext>) -> BoxFuture<'_, Result<Vec<ListedName>, ApiError>>;
+
+    /// Subscribes to what becomes visible from now on, or from after a position.
+    fn subscribe(&self, after: Option<Position>) -> BoxFuture<'_, Result<Subscriber, ApiError>>;
 
     /// The longest value that is taken, in bytes.
     fn max_value_bytes(&self) -> usize;

@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use cairn_api_spec::{
     ApiError, ErrorCode, Operation, Outcome, TraceContext,
+    events::Position,
     operation::{ListQuery, ListedName},
 };
-use cairn_operations::{DataApi, Reply, ValueStream};
+use cairn_operations::{DataApi, Reply, ValueStream, feed::Subscriber};
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -66,6 +67,10 @@ impl DataApi for NodeApi {
             Ok(driver.list(query, &driver.partitions.served(), trace).await?)
         }
         .boxed()
+    }
+
+    fn subscribe(&self, after: Option<Position>) -> BoxFuture<'_, Result<Subscriber, ApiError>> {
+        async move { self.driver()?.feed.subscribe(after) }.boxed()
     }
 
     fn max_value_bytes(&self) -> usize {

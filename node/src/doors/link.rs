@@ -1,16 +1,20 @@
 //! The peer listener's adapter: messages in, the driver's methods, messages out.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use cairn_api_spec::{
     ApiError, ErrorCode, MAX_FRAMED_VALUE_BYTES, Operation, Outcome, TraceContext,
+    events::Position,
     peer::{
-        Execute, ExecuteBatch, Executed, ExecutedBatch, List, Listed, Request, RequestKind, Response, ResponseKind,
-        Trace,
+        Execute, ExecuteBatch, Executed, ExecutedBatch, List, Listed, PollEvents, PolledEvents, Request, RequestKind,
+        Response, ResponseKind, Trace,
     },
 };
 use cairn_link::Service;
-use cairn_operations::metrics::Kind;
+use cairn_operations::{feed::Item, metrics::Kind};
 use cairn_server_kit::{
     telemetry::random_trace_id,
     trace::{Span, SpanKind},
@@ -21,6 +25,9 @@ use crate::{
     driver::Driver,
     error::NodeError,
 };
+
+/// How long a question for events waits for some.
+const EVENTS_WAIT: Duration = Duration::from_secs(2);
 
 /// See the module. The driver comes once the node has joined.
 pub(crate) struct LinkService {
@@ -55,6 +62,9 @@ impl LinkService {
                 Ok(ResponseKind::Collected(follow::collect(driver, &message)))
             }
             Some(RequestKind::Release(message)) => Ok(ResponseKind::Released(follow::release(driver, &message))),
+            Some(RequestKind::PollEvents(message)) => {
+                poll_events(driver, &message).await.map(ResponseKind::PolledEvents)
+            }
             None => Err(ApiError::new(ErrorCode::Internal, "the peer asked something that this release does not know")),
         }
     }
@@ -107,6 +117,27 @@ async fn list(driver: &Driver, message: List) -> Result<Listed, ApiError> {
     let names = driver.list(query, &partitions, span.context().or(asked_in)).await;
     let names = names.map_err(|error| failed(error, Kind::List, asked_in, &mut span))?;
     Ok(Listed { names: names.into_iter().map(Into::into).collect() })
+}
+
+/// What has become visible since the master asked last, as soon as there is something, or soon; to a first question at
+/// once where to begin.
+async fn poll_events(driver: &Driver, message: &PollEvents) -> Result<PolledEvents, ApiError> {
+    let after = Position { process: message.process, number: message.after };
+    let is_first = after.process == 0;
+    let mut subscriber = driver.feed.subscribe((!is_first).then_some(after))?;
+    let wait = if is_first { Duration::ZERO } else { EVENTS_WAIT };
+    let items = match tokio::time::timeout(wait, subscriber.next()).await {
+        Ok(Some(items)) => items,
+        Ok(None) => return Err(ApiError::new(ErrorCode::ShuttingDown, "the node is about to stop")),
+        Err(_) => Vec::new(),
+    };
+    let Position { process, number } = subscriber.position();
+    let gap = items.iter().any(|(_, item)| *item == Item::Gap);
+    let changes = items.iter().filter_map(|(_, item)| match item {
+        Item::Change(change) => Some((&**change).into()),
+        Item::Gap => None,
+    });
+    Ok(PolledEvents { process, last: number, gap, events: changes.collect() })
 }
 
 /// This node's part of what a master forwarded.

@@ -6,10 +6,12 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use cairn_api_spec::{
     EntryName, TraceContext,
+    events::{self, EventKind},
     operation::{Durability, IdempotencyKey, Metadata},
     peer::{Refused, Replicated as Answer},
 };
-use cairn_engine::{Effect, Engine, Entry, JobId, Moment, Near, NodeId, Payload, ReadId, Replicated, Step};
+use cairn_engine::{Change, Effect, Engine, Entry, JobId, Moment, Near, NodeId, Payload, ReadId, Replicated, Step};
+use cairn_operations::feed::Item;
 use cairn_replication::{Effect as ReplicaEffect, Header, Member, Replica, Write as Unstable};
 use cairn_server_kit::trace::{Span, SpanKind};
 use futures_util::future::BoxFuture;
@@ -167,6 +169,7 @@ impl Driver {
         while let Some(effect) = effects.next() {
             match effect {
                 Effect::Reply { to, result } => after.answers.push((to, result)),
+                Effect::Publish(change) => self.feed.publish(|| event(&change)),
                 Effect::Load { read, name, with_value, trace } => {
                     after.reads.push(Read::Load { partition, read, name, with_value, trace });
                 }
@@ -281,4 +284,16 @@ impl Driver {
 /// Whether an effect sends the same write to one more peer.
 fn follows(effect: &Effect<Reply>, write: &Replicated) -> bool {
     matches!(effect, Effect::Protocol(ReplicaEffect::Append { write: next, .. }) if next.version == write.version)
+}
+
+/// What those who have subscribed are told of a change.
+fn event(change: &Change) -> Option<Item> {
+    let (kind, size, expires_at) = match change {
+        Change::Put(entry) => (EventKind::Put, entry.value().len() as u64, entry.metadata().expires_at),
+        Change::Delete { why, .. } => ((*why).into(), 0, None),
+        Change::Note { .. } => return None,
+    };
+    let name = EntryName::from_bytes(Bytes::copy_from_slice(change.name())).ok()?;
+    let (version, at) = (change.version(), change.at());
+    Some(Item::Change(Arc::new(events::Change { kind, name, version, at, size, expires_at })))
 }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use cairn_api_spec::{
     EntryName, Operation, Outcome, TraceContext, Version,
-    operation::{Action, Durability, ListQuery, ListedName, Metadata, Put, Tier},
+    operation::{Action, Durability, ListQuery, ListedName, Metadata, Put, Removal, Tier},
     version::Condition,
 };
 use cairn_engine::{Entry, Newest, Request, TierError, Verb};
@@ -169,11 +169,11 @@ impl Driver {
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub(super) async fn remove(&self, name: EntryName, version: Version) -> Result<Outcome, NodeError> {
+    pub(super) async fn remove(&self, name: EntryName, version: Version, why: Removal) -> Result<Outcome, NodeError> {
         let partition = name.partition(self.partitions.count());
         let room = Some(self.disk.reserve(0, false).await?);
         let durability = Durability::Memory;
-        let request = Request { room, durability, ..Request::new(name, Verb::Remove(version)) };
+        let request = Request { room, durability, ..Request::new(name, Verb::Remove(version, why)) };
         let (reply, answer) = Reply::new(None);
         self.drive(partition, |engine, step| engine.submit(request, reply, step));
         Ok(answer.await.map_err(|_| TierError::ShuttingDown)??)

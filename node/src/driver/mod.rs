@@ -38,6 +38,7 @@ use std::{
 };
 
 use cairn_engine::{Engine, NodeId};
+use cairn_operations::Feed;
 use cairn_replication::{Member, Replica, Role};
 use cairn_server_kit::trace::Tracer;
 use tokio::sync::Semaphore;
@@ -77,6 +78,8 @@ pub struct Driver {
     pub uploads: Uploads,
     /// This process of the node.
     pub me: Member<NodeId>,
+    /// What becomes visible here, for those who have subscribed.
+    pub feed: Feed,
     /// What is counted.
     pub metrics: NodeMetrics,
     /// What makes spans.
@@ -144,6 +147,7 @@ impl Driver {
             objects,
             uploads: Uploads::default(),
             me,
+            feed: Feed::new(rand::random()),
             metrics,
             tracer,
             settings,

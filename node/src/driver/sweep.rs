@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_api_spec::{EntryName, Outcome, Version, name::partition_of};
+use cairn_api_spec::{EntryName, Outcome, Version, name::partition_of, operation::Removal};
 use cairn_engine::TierError;
 use cairn_replication::Role;
 use futures_util::{StreamExt, stream};
@@ -76,7 +76,7 @@ async fn expire(driver: &Driver) -> Result<(), NodeError> {
         let Some(last) = expired.last().map(|row| (row.expires_at, row.id)) else { return Ok(()) };
         after = last;
         let rows = expired.into_iter().map(|row| (row.partition, row.name, row.version)).collect();
-        let deleted = delete(driver, rows).await?;
+        let deleted = delete(driver, rows, Removal::Expire).await?;
         driver.metrics.expirations.inc_by(deleted);
     }
     Ok(())
@@ -185,7 +185,7 @@ impl Clock {
 async fn evict(driver: &Driver, rows: Vec<(i64, Bytes, Version)>) -> Result<u64, NodeError> {
     let count = driver.partitions.count();
     let rows = rows.into_iter().map(|(_, name, version)| (partition_of(&name, count), name, version));
-    let evicted = delete(driver, rows.collect()).await?;
+    let evicted = delete(driver, rows.collect(), Removal::Evict).await?;
     driver.metrics.evictions.inc_by(evicted);
     // The next look must see what became free, and what is left of small keys is as large as they were.
     collect_tombstones(driver, &mut 0).await?;
@@ -194,13 +194,13 @@ async fn evict(driver: &Driver, rows: Vec<(i64, Bytes, Version)>) -> Result<u64,
 
 /// Deletes keys of those partitions that this node is the primary of, unless they have changed. Each has its own fate: one
 /// that cannot be deleted now is met again in a later round. Returns how many were, once the disk has it.
-async fn delete(driver: &Driver, rows: Vec<(u32, Bytes, Version)>) -> Result<u64, NodeError> {
+async fn delete(driver: &Driver, rows: Vec<(u32, Bytes, Version)>, why: Removal) -> Result<u64, NodeError> {
     // Together, so that they share the disk's statements.
     let outcomes: Vec<_> = stream::iter(rows)
         .filter(|(partition, ..)| std::future::ready(driver.partitions.serving_epoch(*partition) > 0))
         .map(|(partition, name, version)| async move {
             let name = EntryName::from_bytes(name).map_err(|_| TierError::Corrupt)?;
-            driver.remove(name, version).await.inspect_err(|error| {
+            driver.remove(name, version, why).await.inspect_err(|error| {
                 tracing::debug!(partition, %error, "a key is not removed in this round");
             })
         })

@@ -4,6 +4,7 @@
 mod batch;
 mod conditions;
 mod crash;
+mod events;
 mod expiry;
 mod faults;
 mod import;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_client::{Cache, Error, ErrorCode, Version};
+use cairn_client::{Cache, Error, ErrorCode, Event, EventKind, Version};
 use futures_util::TryStreamExt as _;
 
 use crate::support::{PATIENCE, TestCluster};
@@ -272,5 +272,33 @@ async fn another_master_is_asked_when_one_is_not_there() {
     assert_eq!(cache.list().page().await.unwrap().keys.len(), 1);
     let nobody = Cache::builder().url("http://127.0.0.1:9").timeout(Duration::from_secs(2)).connect().await;
     assert!(matches!(nobody.unwrap_err(), Error::Unreachable(_)));
+    test.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_tell_what_happens_to_the_keys_of_a_bucket_that_begin_as_wanted() {
+    let test = TestCluster::start().await;
+    let mut events = test.cache.events().prefix("user:").open().await.unwrap();
+    let put = test.cache.put("user:1", "Ada").ttl(Duration::from_secs(3600)).await.unwrap();
+    test.cache.put("other", "x").await.unwrap();
+    test.cache.bucket("elsewhere").unwrap().put("user:1", "x").await.unwrap();
+    let deleted = test.cache.delete("user:1").await.unwrap().unwrap();
+    let next = async {
+        let first = events.try_next().await.unwrap().unwrap();
+        (first, events.try_next().await.unwrap().unwrap())
+    };
+    let (first, second) = tokio::time::timeout(PATIENCE, next).await.unwrap();
+    let Event::Changed { kind, key, version, size, expires } = first else { panic!("{first:?}") };
+    assert_eq!((kind, key.as_str(), version, size), (EventKind::Put, "user:1", put.version, Some(3)));
+    assert!(expires.is_some());
+    let gone = Event::Changed {
+        kind: EventKind::Delete,
+        key: "user:1".to_owned(),
+        version: deleted,
+        size: None,
+        expires: None,
+    };
+    assert_eq!(second, gone);
+    drop(events);
     test.stop().await;
 }

@@ -25,7 +25,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 fn every_operation_is_named_and_explained() {
     let mut ids = Vec::new();
     for (path, method, operation) in operations(&document()) {
-        let paths = ["/keys", "/keys/{key}", "/batch", "/counters/{key}", "/explain/{key}"];
+        let paths = ["/keys", "/keys/{key}", "/batch", "/counters/{key}", "/explain/{key}", "/events"];
         assert!(paths.contains(&&*path), "{path}");
         ids.push(operation["operationId"].as_str().unwrap().to_owned());
         assert_eq!(operation["tags"], serde_json::json!(["keys"]), "{method} {path}");
@@ -42,6 +42,7 @@ fn every_operation_is_named_and_explained() {
         "delete_key",
         "execute_batch",
         "explain_key",
+        "follow_events",
         "get_key",
         "head_key",
         "increment_counter",

@@ -5,6 +5,7 @@
 mod batch;
 mod counter;
 mod document;
+mod events;
 mod explain;
 mod listing;
 mod memory;

@@ -12,11 +12,13 @@ use cairn_api_spec::{
     ApiError, EntryName, ErrorCode, Operation, Outcome, TraceContext, Version,
     batch::AnswerRoom,
     data::{Explanation, KeyState},
+    events::Position,
     operation::{Action, ListQuery, ListedName, Metadata, Put, Tier},
     version::Condition,
 };
 use cairn_operations::{
-    DataApi, DataMetrics, Reply, ValueStream,
+    DataApi, DataMetrics, Feed, Reply, ValueStream,
+    feed::Subscriber,
     metrics::{Details, End, Kind},
 };
 use futures_util::future::{BoxFuture, FutureExt};
@@ -50,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) batched: usize,
     /// The idempotency key of each of them.
     pub(crate) batch_keys: Vec<Option<String>>,
+    /// Those who have subscribed.
+    pub(crate) subscribed: usize,
     /// The last operation's, too.
     pub(crate) trace: Option<TraceContext>,
 }
@@ -59,6 +63,7 @@ pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
     metrics: DataMetrics,
     pub(crate) seen: watch::Sender<Seen>,
+    pub(crate) feed: Feed,
 }
 
 #[derive(Default)]
@@ -70,7 +75,7 @@ struct State {
 
 impl Memory {
     pub(crate) fn new(metrics: DataMetrics) -> Self {
-        Self { state: Arc::default(), metrics, seen: watch::Sender::default() }
+        Self { state: Arc::default(), metrics, seen: watch::Sender::default(), feed: Feed::new(7) }
     }
 
     fn apply(&self, operation: Operation) -> Outcome {
@@ -273,6 +278,15 @@ impl DataApi for Memory {
                 metadata: entry.metadata.clone(),
             });
             Ok(listed.collect())
+        }
+        .boxed()
+    }
+
+    fn subscribe(&self, after: Option<Position>) -> BoxFuture<'_, Result<Subscriber, ApiError>> {
+        async move {
+            let subscriber = self.feed.subscribe(after);
+            self.seen.send_modify(|seen| seen.subscribed += 1);
+            subscriber
         }
         .boxed()
     }

@@ -117,6 +117,9 @@ impl<W> Engine<W> {
             self.retain_pending(name, |pending| pending.version > version || (pending.version == version && !on_disk));
         }
         self.reads.changed(name);
+        if !matches!(change, Change::Note { .. }) {
+            step.out.push(Effect::Publish(change.clone()));
+        }
     }
 
     fn on_committed(&mut self, id: JobId, step: &mut Step<'_, W>) {

@@ -50,9 +50,9 @@ impl<W> Engine<W> {
                     self.propose(id, Change::Put(entry), &known.current, outcome, step);
                 }
             }
-            Decision::Remove => {
+            Decision::Remove(why) => {
                 let name = Bytes::clone(job.request.name.as_bytes());
-                let change = Change::Delete { name, version: Version::NONE, at: step.moment.wall };
+                let change = Change::Delete { name, version: Version::NONE, at: step.moment.wall, why };
                 self.propose(id, change, &known.current, Outcome::Deleted(Version::NONE), step);
             }
         }
@@ -125,7 +125,7 @@ impl<W> Engine<W> {
     /// date.
     fn known(&self, request: &Request, loaded: Option<&Loaded>, step: &Step<'_, W>) -> Option<Known> {
         // To expiry and eviction an entry whose time has come is still there.
-        let wall = if matches!(request.verb, Verb::Remove(_)) { 0 } else { step.moment.wall };
+        let wall = if matches!(request.verb, Verb::Remove(..)) { 0 } else { step.moment.wall };
         let name = request.name.as_bytes();
         let is_live = |entry: &Entry| entry.is_live(wall);
         if let Some(Pending { version, entry, committed, .. }) = self.newest_pending(name) {

@@ -9,8 +9,8 @@ use cairn_api_spec::{
     peer::FirstOutcome,
 };
 use cairn_engine::{
-    Effect, Engine, Entry, Error, JobId, Loaded, Moment, Near, NodeId, Payload, ReadId, Replicated, Request, Step,
-    TierError, Verb,
+    Change, Effect, Engine, Entry, Error, JobId, Loaded, Moment, Near, NodeId, Payload, ReadId, Replicated, Request,
+    Step, TierError, Verb,
 };
 use cairn_replication::{Entry as MapEntry, Member, Replica};
 
@@ -47,6 +47,7 @@ pub(crate) struct Alone {
     pub(crate) loads: Vec<ReadId>,
     pub(crate) recalls: Vec<JobId>,
     pub(crate) writes: Vec<Replicated>,
+    pub(crate) published: Vec<Change>,
 }
 
 impl Alone {
@@ -61,6 +62,7 @@ impl Alone {
             loads: Vec::new(),
             recalls: Vec::new(),
             writes: Vec::new(),
+            published: Vec::new(),
         };
         alone.configure(1, Vec::new());
         alone.drive(|engine, step| engine.protocol(step, Replica::lead));
@@ -100,6 +102,7 @@ impl Alone {
                 Effect::Load { read, .. } => self.loads.push(read),
                 Effect::Recall { job, .. } => self.recalls.push(job),
                 Effect::Persist(write) => self.writes.push(write),
+                Effect::Publish(change) => self.published.push(change),
                 Effect::Protocol(_) => {}
             }
         }

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod alone;
+mod feed;
 mod given_up;
 mod kept;
 mod planted;

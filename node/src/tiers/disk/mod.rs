@@ -226,6 +226,8 @@ impl From<Row> for peer::Row {
             tombstone: row.tombstone,
             checksum: row.checksum,
             place: row.place.as_ref().and_then(places::to_peer),
+            // The disk does not keep it.
+            removal: peer::Removal::Delete.into(),
         }
     }
 }

@@ -175,7 +175,7 @@ impl<'a> Record<'a> {
                 dirty,
                 value: Some(entry.value()),
             },
-            Change::Delete { name, version, at } => Self {
+            Change::Delete { name, version, at, .. } => Self {
                 name,
                 partition: write.partition,
                 metadata: std::borrow::Cow::Owned(Metadata {

@@ -2,7 +2,7 @@
 
 use cairn_api_spec::{
     Outcome, Version,
-    operation::{Metadata, Tier},
+    operation::{Metadata, Removal, Tier},
     version::Condition,
 };
 use cairn_engine::{Change, Entry, Near, Request, Verb};
@@ -27,7 +27,7 @@ impl Machine {
             Ask::Get => Verb::Get,
             Ask::Head => Verb::Head,
             Ask::Delete => Verb::Delete,
-            Ask::Remove(version) => Verb::Remove(version),
+            Ask::Remove(version) => Verb::Remove(version, Removal::Expire),
             Ask::Put { ttl } => {
                 let value = call.first.to_string();
                 let wall = self.wall(now);

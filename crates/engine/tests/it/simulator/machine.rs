@@ -276,6 +276,7 @@ impl Machine {
                 assert!(self.owed.remove(&to).is_some(), "call {to} is answered twice");
                 self.send(CLIENTS, Body::Reply(to, result.into()));
             }
+            Effect::Publish(_) => {}
             Effect::Load { read, name, with_value, .. } => {
                 reads.push(Local::Look(Look { partition, read, name, with_value }));
             }
