@@ -197,15 +197,14 @@ impl Controller {
                 continue;
             }
             self.metrics.map_changes.with_label_values(&[reason.as_str()]).inc_by(count as u64);
+            let (reason_name, epoch) = (reason.as_str(), state.map.revision());
             if *reason == Reason::CaughtUp {
                 self.cluster.rebalancing.count_done(count);
+                // Primaries ask for these one by one.
+                tracing::debug!(reason = reason_name, partitions = count, epoch, "the partition map changed");
+            } else {
+                tracing::info!(reason = reason_name, partitions = count, epoch, "the partition map changed");
             }
-            tracing::info!(
-                reason = reason.as_str(),
-                partitions = count,
-                epoch = state.map.revision(),
-                "the partition map changed"
-            );
         }
         Ok(())
     }

@@ -1,12 +1,24 @@
 //! Log output, and the ids that tie a reply to its log line.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal},
     num::NonZeroU128,
+    path::PathBuf,
+    sync::OnceLock,
 };
 
 use cairn_api_spec::TraceId;
-use tracing_subscriber::{EnvFilter, filter::ParseError, util::SubscriberInitExt};
+use tracing::{Dispatch, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{LevelFilter, ParseError},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    registry,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
 
 use crate::config::LogFormat;
 
@@ -24,17 +36,46 @@ pub enum TelemetryError {
 /// # Errors
 /// When `log_level` cannot be read.
 pub fn init(log_level: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let output = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::builder().parse(log_level)?);
-    // An error means that a subscriber is already there: the second call.
-    let _ = match format {
-        LogFormat::Text => output.finish().try_init(),
-        // The message and its fields stand beside the time and the level, where collectors look for them.
-        LogFormat::Json => output.json().flatten_event(true).finish().try_init(),
-    };
+    let lines = lines(format, io::stderr, io::stderr().is_terminal());
+    begin(registry().with(lines.with_filter(EnvFilter::builder().parse(log_level)?)));
     Ok(())
+}
+
+/// The same to a file, which is begun anew with the first line; warnings and errors go to stderr, too.
+///
+/// # Errors
+/// When `log_level` cannot be read.
+pub fn init_to_file(log_level: &str, format: LogFormat, path: PathBuf) -> Result<(), TelemetryError> {
+    let file = OnceLock::new();
+    let file = move || -> Box<dyn io::Write> {
+        match file.get_or_init(|| File::create(&path).ok()).as_ref().and_then(|file| file.try_clone().ok()) {
+            Some(file) => Box::new(file),
+            // Nothing is lost without a word.
+            None => Box::new(io::stderr()),
+        }
+    };
+    let all = lines(format, file, false).with_filter(EnvFilter::builder().parse(log_level)?);
+    let urgent = lines(LogFormat::Text, io::stderr, io::stderr().is_terminal()).with_filter(LevelFilter::WARN);
+    begin(registry().with(all).with(urgent));
+    Ok(())
+}
+
+fn lines<S, W>(format: LogFormat, to: W, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(to).with_ansi(colours);
+    match format {
+        LogFormat::Text => lines.boxed(),
+        // The message and its fields stand beside the time and the level, where collectors look for them.
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    }
+}
+
+fn begin(subscriber: impl Into<Dispatch>) {
+    // An error means that a subscriber is already there: the second call.
+    let _ = subscriber.try_init();
 }
 
 /// The id of a trace that begins here.

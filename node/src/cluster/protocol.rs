@@ -205,7 +205,7 @@ impl Asker {
         };
         match self.masters.change_partition(partition, &message).await {
             Ok(entry) => {
-                tracing::info!(partition, epoch = entry.epoch, change = ?kind, node = %subject, "the entry changed");
+                tracing::debug!(partition, epoch = entry.epoch, change = ?kind, node = %subject, "the entry changed");
                 self.ownership.apply_entry(&entry);
             }
             Err(error) => tracing::debug!(partition, %error, change = ?kind, "the entry has not changed"),

@@ -8,6 +8,8 @@ use cairn_server_kit::{server::shutdown_signal, telemetry};
 
 use crate::cli::Dev;
 
+/// The log of all servers, beside their data.
+const LOG: &str = "cairn.log";
 /// A large disk may take longer; then it is said what is missing, and the cluster goes on.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -20,7 +22,7 @@ pub(crate) async fn run(args: Dev) -> anyhow::Result<()> {
     };
     let env = |name: &str| std::env::var(name).ok();
     let common = common(&options, &env)?;
-    telemetry::init(&common.log_level, common.log_format)?;
+    telemetry::init_to_file(&common.log_level, common.log_format, options.data_dir.join(LOG))?;
     let mut cluster = DevCluster::start(&options, &env).await?;
     let signal = shutdown_signal();
     tokio::pin!(signal);
@@ -48,8 +50,10 @@ async fn serve(cluster: &mut DevCluster, options: &Options) -> anyhow::Error {
 
 fn greeting(cluster: &DevCluster, options: &Options) -> String {
     let (master, nodes) = (cluster.master_url(), cluster.node_urls());
+    let data = options.data_dir.display();
+    let log = options.data_dir.join(LOG);
     let mut text =
-        format!("Cairn runs: a master and {} nodes, data in {}\n\n", nodes.len(), options.data_dir.display());
+        format!("Cairn runs: a master and {} nodes, data in {data}, log in {}\n\n", nodes.len(), log.display());
     let mut line = |what: &str, rest: &str| {
         // Writing into a `String` cannot fail.
         let _ = writeln!(text, "  {what:<8}{rest}");

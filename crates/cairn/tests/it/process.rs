@@ -40,6 +40,11 @@ fn it_says_what_to_open_and_lines_that_work_when_pasted() {
     assert_eq!(statuses, ["HTTP/1.1 201 Created", "HTTP/1.1 200 OK", "HTTP/1.1 204 No Content"]);
     assert!(process.greeting.contains(&format!("{}/swagger-ui/", process.master)));
     assert_eq!(process.greeting.matches("node-").count(), 3);
+    let log = directory.path().join("cairn.log");
+    assert!(process.greeting.contains(&log.display().to_string()), "{}", process.greeting);
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("the master listens"), "{log}");
+    assert!(log.lines().count() < 100, "no line for each partition:\n{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
