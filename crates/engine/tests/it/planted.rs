@@ -25,10 +25,16 @@ pub(crate) enum Bug {
     AcknowledgedEarly,
     /// Of several who read a row at the same time, one is told what it is.
     OneReaderOfARow,
+    /// What is to be flushed is answered before it is.
+    AnsweredBeforeFlush,
+    /// A replica stores what is to be flushed as it stores everything else.
+    ReplicaDoesNotFlush,
+    /// A learner's copy counts before it is flushed.
+    AdoptedUnflushed,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -40,5 +46,8 @@ impl Bug {
         Self::KeysNotCopied,
         Self::AcknowledgedEarly,
         Self::OneReaderOfARow,
+        Self::AnsweredBeforeFlush,
+        Self::ReplicaDoesNotFlush,
+        Self::AdoptedUnflushed,
     ];
 }

@@ -8,9 +8,10 @@ use cairn_api_spec::Version;
 use cairn_replication::{Member, Replica};
 
 use super::{
-    disk::{Held, Row, Task, Work},
+    disk::{Task, Work},
     machine::{Local, Machine},
     network::{Fetch, Fetched, Message, Node, Page, Part, Process, name, node},
+    tables::{Held, Row},
 };
 use crate::planted::Bug;
 

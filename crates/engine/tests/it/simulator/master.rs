@@ -25,6 +25,13 @@ struct Registered {
     draining: bool,
 }
 
+/// A partition that goes on with what the disks of restarted nodes have.
+pub(crate) struct Resumed {
+    pub(crate) partition: u32,
+    /// Those nodes, with the sessions that were in sync before.
+    pub(crate) in_sync: Vec<(Node, u64)>,
+}
+
 pub(crate) struct Master {
     factor: usize,
     partitions: Vec<Arc<Partition>>,
@@ -37,8 +44,8 @@ pub(crate) struct Master {
     planned: Vec<Vec<String>>,
     /// When a primary gave a node up.
     late: BTreeMap<(u32, Node), u64>,
-    /// Partitions that go on with what the disk of one restarted node has.
-    pub(crate) resumed: Vec<u32>,
+    /// Partitions that go on with what the disks of restarted nodes have.
+    pub(crate) resumed: Vec<Resumed>,
     /// What has happened, if anybody asks.
     pub(crate) story: Option<Vec<String>>,
 }
@@ -168,7 +175,9 @@ impl Master {
             ));
         }
         if reason == Reason::Resumed {
-            self.resumed.push(next.id);
+            let before = &self.partitions[next.id as usize].sessions;
+            let was_in_sync = |id: &String| (node(id), before.get(id).copied().unwrap_or(0));
+            self.resumed.push(Resumed { partition: next.id, in_sync: next.in_sync.iter().map(was_in_sync).collect() });
         }
         self.log.push(next.id);
         let index = next.id as usize;

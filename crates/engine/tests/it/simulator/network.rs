@@ -12,9 +12,9 @@ use cairn_engine::{NodeId, Payload, Replicated};
 use cairn_replication::{Collected, Header, Member};
 
 use super::{
-    disk::Row,
     history::{Call, Reply},
     random::Random,
+    tables::Row,
 };
 
 /// A node's number; whoever sends or receives.

@@ -11,9 +11,9 @@ use cairn_replication::{Change, Entry, Member, Role};
 
 use super::{
     copy::{Doing, Learning, What},
-    disk::Held,
     machine::Machine,
     network::{Beat, Body, MASTER, News, Process, name, node},
+    tables::Held,
 };
 use crate::planted::Bug;
 

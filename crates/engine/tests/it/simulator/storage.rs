@@ -47,7 +47,7 @@ impl Machine {
     }
 
     fn stored(&mut self, write: Write, result: &Result<(), TierError>, now: u64) {
-        let Write { partition, change, awaited, idempotency, asked } = write;
+        let Write { partition, change, awaited, idempotency, asked, .. } = write;
         let (tells, early) = (!self.has(Bug::FailureNotTold), self.has(Bug::StoredWhenQueued) && asked.is_none());
         self.drive(partition, now, |engine, step| match result {
             Ok(()) if early => {}

@@ -11,7 +11,7 @@ use super::{
     faults::{self, Fault},
     history::{Ask, Call, Operation},
     machine::{Local, Machine, Out, Rules},
-    master::Master,
+    master::{Master, Resumed},
     network::{Body, CLIENTS, Envelope, MASTER, Message, Network, Node, Packet, node},
     random::{Random, mix},
 };
@@ -41,9 +41,19 @@ pub(crate) struct Config {
     /// How often a client asks any node, and not the primary.
     pub(crate) lost_per_mille: u64,
     pub(crate) eviction_per_mille: u64,
+    /// Of a thousand writes, so many are to be flushed.
+    pub(crate) flushed_per_mille: u64,
     /// When faults end.
     pub(crate) faults_until: u64,
     pub(crate) bug: Option<Bug>,
+}
+
+/// Writes that were answered before a moment may be lost from then on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Excuse {
+    pub(crate) at: u64,
+    /// Those that were to be no more durable than this.
+    pub(crate) up_to: Durability,
 }
 
 pub(crate) enum Event {
@@ -69,8 +79,8 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) clients_stop_at: u64,
     pub(crate) faults: usize,
-    /// Partitions of which writes may be lost that were to be in memory only, and since when.
-    pub(crate) excused: BTreeMap<u32, u64>,
+    /// For each partition, when writes may have been lost.
+    pub(crate) excuses: BTreeMap<u32, Vec<Excuse>>,
     /// What must never be, as soon as it is.
     pub(crate) wrong: Option<String>,
     events: BTreeMap<(u64, u64), Event>,
@@ -94,7 +104,7 @@ impl World {
             clients: vec![Client::default(); config.clients],
             clients_stop_at: u64::MAX,
             faults: 0,
-            excused: BTreeMap::new(),
+            excuses: BTreeMap::new(),
             wrong: None,
             events: BTreeMap::new(),
             will_publish: false,
@@ -138,7 +148,7 @@ impl World {
                 if self.master.reconcile(now) {
                     self.publish();
                 }
-                std::mem::take(&mut self.master.resumed).into_iter().for_each(|partition| self.excuse(partition));
+                std::mem::take(&mut self.master.resumed).iter().for_each(|resumed| self.excuse_resumed(resumed));
                 self.at(now + CONTROL, Event::Control);
             }
             Event::Publish => {
@@ -219,13 +229,23 @@ impl World {
                 Out::Later(delay, what) => self.at(now + delay, Event::Local(node, session, what)),
             }
         }
-        admitted.into_iter().for_each(|partition| self.excuse(partition));
+        admitted.into_iter().for_each(|partition| self.excuse(partition, Durability::Memory));
         self.look_for_wrong(node);
     }
 
-    /// From now on, writes of a partition that were to be in memory only may be lost.
-    fn excuse(&mut self, partition: u32) {
-        self.excused.entry(partition).or_insert(self.now);
+    /// Writes of a partition that were to be no more durable than this may have been lost by now.
+    fn excuse(&mut self, partition: u32, up_to: Durability) {
+        self.excuses.entry(partition).or_default().push(Excuse { at: self.now, up_to });
+    }
+
+    /// What goes on after a restart has what its disks have: what was to be in memory only may be lost, and what was not
+    /// flushed, if the power of one of them was cut while it was in sync.
+    fn excuse_resumed(&mut self, Resumed { partition, in_sync }: &Resumed) {
+        let has_lost = |(node, session): &(Node, u64)| {
+            self.machines.get(node).is_some_and(|machine| machine.cuts.contains(&(*partition, *session)))
+        };
+        let up_to = if in_sync.iter().any(has_lost) { Durability::Disk } else { Durability::Memory };
+        self.excuse(*partition, up_to);
     }
 
     fn look_for_wrong(&mut self, node: Node) {
@@ -313,6 +333,14 @@ impl World {
         let seed = self.random.next();
         self.machines.insert(node, Machine::new(node, rules, seed));
         self.start(node, false);
+    }
+
+    /// Takes the power from a node, whether it runs or not.
+    pub(crate) fn cut_power(&mut self, node: Node) {
+        self.crash(node);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.lose_power();
+        }
     }
 
     pub(crate) fn crash(&mut self, node: Node) {
