@@ -31,10 +31,18 @@ pub(crate) enum Bug {
     ReplicaDoesNotFlush,
     /// A learner's copy counts before it is flushed.
     AdoptedUnflushed,
+    /// A new primary of a quorum does not take over what restarted copies have.
+    QuorumNotMerged,
+    /// It takes over nothing from those whom the map named before, whatever they have forgotten since.
+    StrangersForgotten,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) fn is_of_quorums(self) -> bool {
+        matches!(self, Self::QuorumNotMerged | Self::StrangersForgotten)
+    }
+
+    pub(crate) const ALL: [Self; 16] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -49,5 +57,7 @@ impl Bug {
         Self::AnsweredBeforeFlush,
         Self::ReplicaDoesNotFlush,
         Self::AdoptedUnflushed,
+        Self::QuorumNotMerged,
+        Self::StrangersForgotten,
     ];
 }

@@ -57,7 +57,7 @@ impl Machine {
                 let me = self.me.clone();
                 self.serve_fetch(partition, &from, me, fetch, now);
             }
-            Message::Fetched(fetched) => self.fetched(partition, &from, fetched),
+            Message::Fetched(fetched) => self.fetched(partition, &from, fetched, now),
             answer => self.take_answer(partition, &from, answer, now),
         }
     }

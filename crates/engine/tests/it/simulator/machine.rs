@@ -105,6 +105,8 @@ pub(crate) struct Machine {
     /// The longest that a read of the disk takes.
     pub(crate) read_delay: u64,
     pub(crate) doing: BTreeMap<u32, Doing>,
+    /// For each partition, in-sync processes that may have what no other one names.
+    pub(crate) strangers: BTreeMap<u32, Vec<Process>>,
     pub(crate) attempts: u64,
     /// How far the wall clock is from the true time, as long as nothing is wrong with it, and now.
     base_skew: i64,
@@ -140,6 +142,7 @@ impl Machine {
             loader: Loader::default(),
             read_delay: 4,
             doing: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             attempts: 0,
             base_skew: skew,
             skew,
@@ -166,6 +169,7 @@ impl Machine {
         self.loader = Loader::default();
         self.engines.clear();
         self.doing.clear();
+        self.strangers.clear();
         self.owed.clear();
         self.sessions = Arc::default();
         (self.seen, self.leaving, self.paused_until, self.clock_is_off) = (0, false, 0, false);
@@ -381,17 +385,14 @@ impl Machine {
             Local::Loaded { partition, read, result } => self.loaded(partition, read, &result, now),
             Local::Recall { partition, job, key } => {
                 let knows = !self.has(Bug::NothingRecalled);
-                let result = self.read_disk(now, |disk, _| disk.first_outcome(partition, &key).filter(|_| knows));
-                self.answer_read(|result| Local::Recalled { partition, job, result }, result);
+                let first = self.read_disk(now, |disk, _| disk.first_outcome(partition, &key).filter(|_| knows));
+                self.answer_read(|result| Local::Recalled { partition, job, result }, first);
             }
             Local::Recalled { partition, job, result } => {
                 self.drive(partition, now, |engine, step| engine.recalled(job, result, step));
             }
             Local::GoOn { partition, attempt } => self.go_on(partition, attempt, now),
-            Local::Uploaded { partition, name, version } => {
-                self.disk.tables.mark_uploaded(&name, version);
-                self.drive(partition, now, |engine, step| engine.uploaded(&name, version, step));
-            }
+            Local::Uploaded { partition, name, version } => self.uploaded(partition, &name, version, now),
         }
     }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Resumed {
 
 pub(crate) struct Master {
     factor: usize,
+    write_quorum: Option<usize>,
     partitions: Vec<Arc<Partition>>,
     /// The partition that each revision of the map has changed.
     log: Vec<u32>,
@@ -51,9 +52,10 @@ pub(crate) struct Master {
 }
 
 impl Master {
-    pub(crate) fn new(partitions: u32, factor: usize) -> Self {
+    pub(crate) fn new(partitions: u32, factor: usize, write_quorum: Option<usize>) -> Self {
         Self {
             factor,
+            write_quorum,
             partitions: (0..partitions).map(|id| Arc::new(Partition { id, ..Partition::default() })).collect(),
             log: Vec::new(),
             nodes: BTreeMap::new(),
@@ -136,7 +138,7 @@ impl Master {
             let current = &self.partitions[index];
             let view = View {
                 desired: &self.planned[index],
-                write_quorum: None,
+                write_quorum: self.write_quorum,
                 may_copy: moving < MAX_MOVES,
                 standing: &|id| self.standing(current, id, now),
             };

@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) keys: u16,
     pub(crate) factor: usize,
     pub(crate) min_in_sync: usize,
+    /// Copies that have a write before it is answered; `None`: all that are in sync.
+    pub(crate) write_quorum: Option<usize>,
     pub(crate) clients: usize,
     /// How often a client asks any node, and not the primary.
     pub(crate) lost_per_mille: u64,
@@ -99,7 +101,7 @@ impl World {
             network: Network::default(),
             machines: BTreeMap::new(),
             next_node: 0,
-            master: Master::new(config.partitions, config.factor),
+            master: Master::new(config.partitions, config.factor, config.write_quorum),
             history: Vec::new(),
             clients: vec![Client::default(); config.clients],
             clients_stop_at: u64::MAX,
@@ -327,8 +329,8 @@ impl World {
             return;
         }
         self.next_node += 1;
-        let Config { partitions, min_in_sync, eviction_per_mille, bug, .. } = self.config;
-        let settings = Settings { min_in_sync, ..Settings::default() };
+        let Config { partitions, min_in_sync, write_quorum, eviction_per_mille, bug, .. } = self.config;
+        let settings = Settings { min_in_sync, write_quorum, ..Settings::default() };
         let rules = Rules { partitions, settings, eviction_per_mille, bug };
         let seed = self.random.next();
         self.machines.insert(node, Machine::new(node, rules, seed));
@@ -375,16 +377,18 @@ impl World {
         self.at(now + offset, Event::Sweep(node, session));
     }
 
-    /// Whether every partition of which a node has an in-sync copy has another one.
+    /// Whether every write of the partitions of which a node has an in-sync copy is on another one, too. Of a quorum fewer
+    /// disks may be lost than have a write.
     fn may_wipe(&self, node_id: Node) -> bool {
         (0..self.config.partitions).all(|partition| {
             let Partition { in_sync, sessions, .. } = self.master.entry(partition);
-            let has_data = |id: &String| {
-                let machine = self.machines.get(&node(id));
-                machine.is_some_and(|machine| sessions.get(id).is_some_and(|session| machine.data_since <= *session))
+            let has_data = |id: &&String| {
+                let machine = self.machines.get(&node(id)).filter(|machine| machine.node != node_id);
+                machine.is_some_and(|machine| sessions.get(*id).is_some_and(|session| machine.data_since <= *session))
             };
-            !in_sync.iter().any(|id| node(id) == node_id)
-                || in_sync.iter().any(|id| node(id) != node_id && has_data(id))
+            let (copies, kept) = (in_sync.len(), in_sync.iter().filter(has_data).count());
+            let quorum = self.config.write_quorum.map_or(copies, |quorum| quorum.min(copies));
+            !in_sync.iter().any(|id| node(id) == node_id) || copies - kept < quorum
         })
     }
 
