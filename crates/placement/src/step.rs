@@ -9,7 +9,7 @@
 //! | the primary is gone, and an in-sync replica answers | promoted |
 //! | the primary is gone or restarted, no copy is silent, and enough of them are back with their data | resumed |
 //! | every in-sync copy is lost: removed by force, or its data are gone | reassigned |
-//! | an in-sync replica was removed by force, or lost its data | replica lost |
+//! | an in-sync replica was removed by force, or lost its data; of a quorum, if too few are left without it | replica lost |
 //! | of a quorum too few are left to tell the primary everything, none is silent, and enough were restarted | resumed |
 //! | a learner is no longer wanted, or does not answer: writes wait for its word | learner dropped |
 //! | the primary is about to stop or its clock is off, and a replica can take over | successor named |
@@ -141,13 +141,12 @@ impl View<'_> {
 
     /// Another in-sync copy takes over, or the same goes on, or all waits, or nothing is left to wait for.
     fn replace_primary(&self, current: &Partition, primary: &str) -> Option<Step> {
-        let left = current.in_sync.iter().filter(|node| !self.holder(node).is_lost()).count();
+        let left = self.left(current);
         if left == 0 {
             return self.begin_anew(current, Reason::Reassigned);
         }
-        // So many copies that every acknowledged write is on one of them; without any hope of them, those that are left.
-        let quorum = self.write_quorum.unwrap_or(usize::MAX);
-        let needed = (current.in_sync.len() + 1).saturating_sub(quorum).clamp(1, left);
+        // Without any hope of so many, those that are left.
+        let needed = self.needed(current).min(left);
         let alive = self.in_order(current, |holder| holder == Holder::Alive);
         if alive.len() >= needed {
             return alive.first().map(|next| self.promote(current, next));
@@ -156,6 +155,23 @@ impl View<'_> {
             return self.resume(current, vec![primary.to_owned()]);
         }
         self.resume(current, self.back(current, primary, needed)?)
+    }
+
+    /// So many copies that every acknowledged write is on one of them.
+    fn needed(&self, current: &Partition) -> usize {
+        (current.in_sync.len() + 1).saturating_sub(self.write_quorum.unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// In-sync copies that are there, or may come back.
+    fn left(&self, current: &Partition) -> usize {
+        current.in_sync.iter().filter(|node| !self.holder(node).is_lost()).count()
+    }
+
+    /// Whether more than one copy is needed to know every acknowledged write, and they are there or may come back. Then no
+    /// copy but those that have told the primary what they have is taken out, not even a lost one: of fewer copies fewer
+    /// would seem to be needed, and a write may be on one of the others only.
+    fn counts_all(&self, current: &Partition) -> bool {
+        (2..=self.left(current)).contains(&self.needed(current))
     }
 
     /// So many copies of those that are back with their data, the primary first, and those before others that were not
@@ -185,7 +201,8 @@ impl View<'_> {
     /// is gone itself, nobody has begun to do without them.
     fn promote(&self, current: &Partition, primary: &str) -> Step {
         let mut next = following(current);
-        for node in current.in_sync.iter().filter(|node| self.holder(node).is_lost()) {
+        let counts_all = self.counts_all(current);
+        for node in current.in_sync.iter().filter(|node| self.holder(node).is_lost() && !counts_all) {
             take_out(&mut next, node);
         }
         make_primary(&mut next, primary);
@@ -195,7 +212,8 @@ impl View<'_> {
     /// A primary of which too few of the quorum are left to tell it everything goes on with processes that were restarted:
     /// it cannot take them out by itself.
     fn resume_quorum(&self, current: &Partition, primary: &str) -> Option<Step> {
-        let needed = (current.in_sync.len() + 1).saturating_sub(self.write_quorum?);
+        self.write_quorum?;
+        let needed = self.needed(current);
         let alive = self.in_order(current, |holder| holder == Holder::Alive);
         if alive.len() >= needed {
             return None;
@@ -204,7 +222,8 @@ impl View<'_> {
     }
 
     /// Goes on with these copies alone, unless one of the others may answer in a moment: a process that is merely silent
-    /// still has what memory alone held.
+    /// still has what memory alone held. Of a quorum the others stay in the entry, as the processes that they were, until
+    /// the primary has taken over what these have: should it fail before, as many copies are needed again.
     fn resume(&self, current: &Partition, in_sync: Vec<String>) -> Option<Step> {
         if current.in_sync.iter().any(|node| self.holder(node) == Holder::Silent) {
             return None;
@@ -212,6 +231,14 @@ impl View<'_> {
         let mut next = following(current);
         let primary = in_sync.first()?.clone();
         self.lead(&mut next, &primary, in_sync);
+        if self.counts_all(current) {
+            for (node, session) in current.in_sync.iter().filter_map(|node| current.sessions.get_key_value(node)) {
+                if !next.in_sync.contains(node) {
+                    next.in_sync.push(node.clone());
+                    next.sessions.insert(node.clone(), *session);
+                }
+            }
+        }
         Some(Step { next, reason: Reason::Resumed })
     }
 
@@ -225,6 +252,9 @@ impl View<'_> {
     }
 
     fn lose_replicas(&self, current: &Partition, primary: &str) -> Option<Step> {
+        if self.counts_all(current) {
+            return None;
+        }
         let lost = |node: &str| node != primary && self.holder(node).is_lost();
         without(current, &current.in_sync, lost, Reason::ReplicaLost)
     }

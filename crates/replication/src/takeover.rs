@@ -70,6 +70,13 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.end_takeover(now, out);
     }
 
+    /// Whether a takeover need not wait for a copy of a quorum: it does not answer, and enough others have. It leaves only
+    /// when they have what was found, since this copy may be the only one of them that knows it.
+    fn can_do_without(&self, peer: &Peer<N>, now: u64) -> bool {
+        let is_silent = peer.collecting_since.is_some_and(|since| since + self.settings.late <= now);
+        self.settings.write_quorum.is_some() && self.has_collected_enough() && (peer.failed || is_silent)
+    }
+
     /// Whether enough copies have answered, so that each acknowledged write is on one of them or here: the others may go.
     pub(crate) fn has_collected_enough(&self) -> bool {
         let copies = self.entry.in_sync.len();
@@ -91,7 +98,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
     /// Goes on to bring the collected writes everywhere, once nothing stands against it.
     pub(crate) fn end_takeover(&mut self, now: u64, out: &mut Vec<Effect<N, D>>) {
         let promised = self.promises.iter().any(|(_, until)| now < *until);
-        let waits = self.peers.iter().any(|peer| peer.collecting_since.is_some());
+        let waits = self.peers.iter().any(|peer| peer.collecting_since.is_some() && !self.can_do_without(peer, now));
         // One that has lost writes leaves the place to another copy, as long as there is one.
         let steps_down = self.lost.is_some() && self.in_sync() != 0;
         if self.role != Role::Collecting || promised || waits || steps_down {
@@ -118,10 +125,12 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.committed.max(self.taken_over)
     }
 
-    /// Serves once the collected writes are everywhere.
+    /// Serves once the collected writes are everywhere, and nobody is in sync who may have others.
     pub(crate) fn end_sync(&mut self) {
         let synced = self.unstable.back().is_none_or(|newest| newest.write.version <= self.committed);
-        if self.role == Role::Syncing && synced {
+        let is_strange = |peer: &Peer<N>| peer.in_sync && (peer.failed || peer.collecting_since.is_some());
+        let has_strangers = self.settings.write_quorum.is_some() && self.peers.iter().any(is_strange);
+        if self.role == Role::Syncing && synced && !has_strangers {
             self.role = Role::Serving;
             self.look_at_successor();
             // Whatever is here, from earlier sessions too, is committed now.

@@ -86,8 +86,7 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
                 return Some(Change::StepDown(node(peer)));
             }
         }
-        let gone = self.peers.iter().find(|peer| self.is_late(peer, now));
-        if let Some(late) = gone.or_else(|| self.hung_and_not_needed(now)) {
+        if let Some(late) = self.late_and_not_needed(now) {
             return Some(Change::Remove(node(late)));
         }
         if self.role == Role::Failing {
@@ -119,8 +118,11 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
                 // Whoever has lost writes needs somebody who has them.
                 let late = if self.lost.is_some() { settings.patience } else { settings.late };
                 let is_silent = peer.collecting_since.is_some_and(|since| waits_for(since, late));
-                self.has_collected_enough() && (peer.failed || is_silent)
+                // What was found in a quorum may be here and on one that fails next.
+                let may_leave = settings.write_quorum.is_none() || self.lost.is_some();
+                may_leave && self.has_collected_enough() && (peer.failed || is_silent)
             }
+            Role::Syncing if peer.in_sync && peer.collecting_since.is_some() => true,
             _ => {
                 let granted_at = peer.lease_until.saturating_sub(settings.lease).max(peer.in_sync_since);
                 let needs_lease = peer.in_sync && (self.role.reads() || self.role == Role::Failing);
@@ -141,20 +143,26 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         self.unstable.iter().find(|unstable| unstable.acks & 1 << peer.slot == 0)
     }
 
-    /// A peer that gives leases, and owes writes for too long or too many, and without which every committed write is on
-    /// enough copies: on a quorum of those who stay, or else of those who would stay if all such peers left.
-    fn hung_and_not_needed(&self, now: u64) -> Option<&Peer<N>> {
+    /// A peer that gives leases, and owes writes for too long or too many.
+    fn is_hung(&self, peer: &Peer<N>, now: u64) -> bool {
         let Self { settings, unstable, .. } = self;
-        let is_hung = |peer: &Peer<N>| {
-            let Some(oldest) = self.oldest_owed(peer).filter(|_| self.is_spare(peer)) else { return false };
-            let holds_back = unstable.len() * 2 >= settings.most_unstable
-                && unstable.front().is_some_and(|first| first.write.version == oldest.write.version);
-            oldest.since + if holds_back { settings.late } else { settings.patience } <= now
-        };
-        let hung = self.mask(is_hung);
-        let among = |peer: &&Peer<N>| hung & 1 << peer.slot != 0;
-        let alone = self.peers.iter().filter(among).find(|peer| self.can_spare(1 << peer.slot));
-        alone.or_else(|| self.peers.iter().find(among).filter(|_| self.can_spare(hung)))
+        let Some(oldest) = self.oldest_owed(peer).filter(|_| self.is_spare(peer)) else { return false };
+        let holds_back = unstable.len() * 2 >= settings.most_unstable
+            && unstable.front().is_some_and(|first| first.write.version == oldest.write.version);
+        oldest.since + if holds_back { settings.late } else { settings.patience } <= now
+    }
+
+    /// A peer that is late or hung, and without which every write that may have been answered is on enough copies: on a
+    /// quorum of those who stay, or else of those who would stay if all such peers left.
+    fn late_and_not_needed(&self, now: u64) -> Option<&Peer<N>> {
+        let given_up = self.mask(|peer| self.is_late(peer, now) || self.is_hung(peer, now));
+        let mut among = self.peers.iter().filter(|peer| given_up & 1 << peer.slot != 0);
+        let first = among.clone().next()?;
+        // What was answered is on every copy, or one that has lost it looks for anybody who answers.
+        let counts_all = self.settings.write_quorum.is_none() || self.role == Role::Collecting;
+        let is_free = |peer: &&Peer<N>| counts_all || !peer.in_sync;
+        let alone = among.find(|peer| is_free(peer) || self.can_spare(1 << peer.slot));
+        alone.or_else(|| Some(first).filter(|_| self.can_spare(given_up)))
     }
 
     /// Whether every write that may have been answered is on a quorum of the peers, which go on without this copy.
@@ -166,12 +174,13 @@ impl<N: Clone + Eq + Debug + Hash, D: Clone> Replica<N, D> {
         answered.all(|unstable| copies(unstable.acks & stay) >= quorum)
     }
 
-    /// Whether every committed write is on a quorum of the copies but these.
+    /// Whether every write that may have been answered is on a quorum of the copies but these.
     fn can_spare(&self, peers: u32) -> bool {
         let stay = self.in_sync() & !peers;
         let copies = |peers: u32| peers.count_ones() as usize + 1;
         let quorum = self.settings.write_quorum.map_or(copies(stay), |quorum| quorum.min(copies(stay)));
-        let mut committed = self.unstable.iter().take_while(|unstable| unstable.write.version <= self.committed);
-        committed.all(|unstable| copies(unstable.acks & stay) >= quorum)
+        let end = self.may_be_answered();
+        let mut answered = self.unstable.iter().take_while(|unstable| unstable.write.version <= end);
+        answered.all(|unstable| copies(unstable.acks & stay) >= quorum)
     }
 }

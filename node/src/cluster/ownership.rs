@@ -65,6 +65,9 @@ struct Inner {
     left_over: HashSet<u32>,
     /// What is being restored, learned or dropped; one task for each partition.
     tasks: HashMap<u32, AbortOnDropHandle<()>>,
+    /// For each partition, in-sync processes of which this one does not know that they were in sync with the same primary
+    /// as it: of a quorum, what they have beyond the writes that they name, nobody else may have.
+    strangers: HashMap<u32, Vec<Member<NodeId>>>,
     /// The last known process of each node.
     sessions: HashMap<String, u64>,
     replication: Replication,
@@ -75,8 +78,10 @@ struct RoleChange {
     before: Role,
     now: Role,
     same_primary: bool,
-    /// In-sync processes that were not in sync by the entry that was known before.
+    /// See [`Inner::strangers`].
     strangers: Vec<Member<NodeId>>,
+    /// There are others than before.
+    meets_strangers: bool,
 }
 
 impl Ownership {
@@ -94,6 +99,7 @@ impl Ownership {
             held,
             left_over,
             tasks: HashMap::new(),
+            strangers: HashMap::new(),
             sessions: HashMap::new(),
             replication: Replication::default(),
         };
@@ -201,7 +207,7 @@ impl Ownership {
     }
 
     fn apply_entries(&self, inner: &mut Inner, entries: &[Partition]) {
-        let changes: Vec<_> = entries.iter().filter_map(|entry| Some((entry, self.configure(entry)?))).collect();
+        let changes: Vec<_> = entries.iter().filter_map(|entry| Some((entry, self.configure(inner, entry)?))).collect();
         // Before anything is served: what memory has may be older than what another primary wrote.
         let outdated = |(entry, change): &(&Partition, RoleChange)| {
             let left = change.before.leads() && !change.now.leads();
@@ -246,24 +252,26 @@ impl Ownership {
     }
 
     /// Takes over one entry, if it is news.
-    fn configure(&self, entry: &Partition) -> Option<RoleChange> {
+    fn configure(&self, inner: &mut Inner, entry: &Partition) -> Option<RoleChange> {
         if entry.id >= self.driver.partitions.count() {
             return None;
         }
+        let known = inner.strangers.get(&entry.id).cloned().unwrap_or_default();
         let change = self.driver.protocol(entry.id, |replica, now, effects| {
             let (role, before) = (replica.role(), replica.entry().clone());
             replica.configure(replica_entry(entry), now, effects).then(|| {
                 let entry = replica.entry();
-                let is_strange =
-                    |member: &&Member<NodeId>| **member != self.driver.me && !before.in_sync.contains(member);
+                let strangers = strangers(&self.driver.me, &before, entry, &known);
                 RoleChange {
                     before: role,
                     now: replica.role(),
                     same_primary: before.primary_process() == entry.primary_process(),
-                    strangers: entry.in_sync.iter().filter(is_strange).cloned().collect(),
+                    meets_strangers: strangers != known && !strangers.is_empty(),
+                    strangers,
                 }
             })
         })?;
+        inner.strangers.insert(entry.id, change.strangers.clone());
         if change.before != change.now {
             self.driver.metrics.replication.role_changes.with_label_values(&[role_name(change.now)]).inc();
             let (from, to) = (role_name(change.before), role_name(change.now));
@@ -277,7 +285,7 @@ impl Ownership {
         let (partition, generation) = (entry.id, entry.generation);
         // What was begun goes on as long as it is about the same data.
         let goes_on = change.same_primary && change.before == change.now && inner.tasks.contains_key(&partition);
-        let merges = inner.replication.strategy == Strategy::Quorum && !change.strangers.is_empty();
+        let is_quorum = inner.replication.strategy == Strategy::Quorum;
         match change.now {
             // An entry that speaks of a former process of this node may soon speak of this one.
             Role::Idle if entry.sessions.contains_key(&*self.identity.node_id) => {}
@@ -298,15 +306,16 @@ impl Ownership {
                     }
                 });
             }
-            Role::Preparing if !goes_on || merges => {
+            Role::Preparing if !goes_on || (is_quorum && change.meets_strangers) => {
                 inner.tasks.remove(&partition);
                 if inner.held.get(&partition).is_some_and(|held| held.generation == generation) {
-                    let strangers = change.strangers.clone();
+                    let strangers = if is_quorum { change.strangers.clone() } else { Vec::new() };
+                    let quorum = (inner.replication.write_quorum as usize).min(entry.in_sync.len());
                     self.spawn(inner, partition, move |this, partition| async move {
-                        if merges {
-                            this.merge(partition, generation, &strangers).await;
-                        } else {
+                        if strangers.is_empty() {
                             this.resume(partition).await;
+                        } else {
+                            this.merge(partition, generation, &strangers, quorum).await;
                         }
                     });
                     return;
@@ -332,6 +341,19 @@ impl Ownership {
         let task = tokio::spawn(work(this, partition));
         inner.tasks.insert(partition, AbortOnDropHandle::new(task));
     }
+}
+
+/// See [`Inner::strangers`]; `known` are those by the entry before.
+fn strangers(
+    me: &Member<NodeId>,
+    before: &Entry<NodeId>,
+    entry: &Entry<NodeId>,
+    known: &[Member<NodeId>],
+) -> Vec<Member<NodeId>> {
+    let held = |member: &Member<NodeId>| before.in_sync.contains(member) || before.learners.contains(member);
+    let is_strange =
+        |member: &&Member<NodeId>| **member != *me && (!held(me) || !held(member) || known.contains(member));
+    if entry.in_sync.contains(me) { entry.in_sync.iter().filter(is_strange).cloned().collect() } else { Vec::new() }
 }
 
 /// The entry as the state machine knows it.

@@ -25,10 +25,24 @@ pub(crate) enum Bug {
     AcknowledgedEarly,
     /// Of several who read a row at the same time, one is told what it is.
     OneReaderOfARow,
+    /// What is to be flushed is answered before it is.
+    AnsweredBeforeFlush,
+    /// A replica stores what is to be flushed as it stores everything else.
+    ReplicaDoesNotFlush,
+    /// A learner's copy counts before it is flushed.
+    AdoptedUnflushed,
+    /// A new primary of a quorum does not take over what restarted copies have.
+    QuorumNotMerged,
+    /// It takes over nothing from those whom the map named before, whatever they have forgotten since.
+    StrangersForgotten,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) fn is_of_quorums(self) -> bool {
+        matches!(self, Self::QuorumNotMerged | Self::StrangersForgotten)
+    }
+
+    pub(crate) const ALL: [Self; 16] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -40,5 +54,10 @@ impl Bug {
         Self::KeysNotCopied,
         Self::AcknowledgedEarly,
         Self::OneReaderOfARow,
+        Self::AnsweredBeforeFlush,
+        Self::ReplicaDoesNotFlush,
+        Self::AdoptedUnflushed,
+        Self::QuorumNotMerged,
+        Self::StrangersForgotten,
     ];
 }

@@ -92,7 +92,8 @@ fn a_quorum_is_promoted_only_with_a_copy_of_every_write_in_it() {
     for other in [Holder::Silent, Holder::Gone, Holder::Restarted { settled: false }] {
         two_of_three(Holder::Gone, other).expect_none(&current);
     }
-    let resumed = with_session(entry(&["c", "b"], &[]), "b", 2);
+    // Until what these two have is in one place, two of three are needed again.
+    let resumed = with_session(entry(&["c", "b", "a"], &[]), "b", 2);
     two_of_three(Holder::Gone, Holder::Restarted { settled: true }).expect(&current, Reason::Resumed, &resumed);
     // Nor can a primary take over without the others' word, if they were restarted: it goes on with one of them.
     let unsettled = Holder::Restarted { settled: false };
@@ -101,7 +102,7 @@ fn a_quorum_is_promoted_only_with_a_copy_of_every_write_in_it() {
         ..case(&["b", "a", "c"], &[("b", as_holder(b)), ("c", as_holder(unsettled))])
     };
     two_restarted(unsettled).expect_none(&current);
-    let resumed = with_session(entry(&["a", "b"], &[]), "b", 2);
+    let resumed = with_session(entry(&["a", "b", "c"], &[]), "b", 2);
     two_restarted(Holder::Restarted { settled: true }).expect(&current, Reason::Resumed, &resumed);
     // With more copies lost than the promise covers, what is left goes on.
     two_of_three(Holder::DataLost, Holder::DataLost).expect(&current, Reason::Promoted, &entry(&["c"], &[]));
@@ -117,6 +118,24 @@ fn a_replica_whose_data_are_gone_leaves_the_in_sync_set_and_any_other_is_the_pri
         let b_is = case(&["a", "b"], &[("b", as_holder(holder))]);
         b_is.expect(&current, Reason::ReplicaLost, &entry(&["a"], &[]));
     }
+}
+
+#[test]
+fn a_lost_copy_of_a_quorum_is_the_primarys_to_judge_while_the_others_may_tell_it_everything() {
+    let current = entry(&["a", "b", "c"], &[]);
+    let two_of_three = |b, c| {
+        let standings = [("b", as_holder(b)), ("c", as_holder(c))];
+        Case { write_quorum: Some(2), ..case(&["a", "b", "c"], &standings) }
+    };
+    // A write may be on the lost copy and on the one that is gone for the moment.
+    for other in [Holder::Alive, Holder::Silent, Holder::Gone] {
+        two_of_three(Holder::DataLost, other).expect_none(&current);
+    }
+    two_of_three(Holder::DataLost, Holder::Removed).expect(&current, Reason::ReplicaLost, &entry(&["a"], &[]));
+    let a_gone = [("a", as_holder(Holder::Gone)), ("b", as_holder(Holder::DataLost))];
+    let four = entry(&["a", "b", "c", "d"], &[]);
+    let next = Case { write_quorum: Some(3), ..case(&["a", "b", "c", "d"], &a_gone) };
+    next.expect(&four, Reason::Promoted, &entry(&["c", "a", "b", "d"], &[]));
 }
 
 #[test]
@@ -257,7 +276,7 @@ fn a_restarted_primary_of_a_quorum_goes_on_with_a_copy_that_may_have_what_it_lac
         Case { write_quorum: Some(2), ..case(&["a", "b", "c"], &standings) }
     };
     let [settled, unsettled] = [true, false].map(|settled| Holder::Restarted { settled });
-    let resumed = with_session(entry(&["a", "c"], &[]), "a", 2);
+    let resumed = with_session(entry(&["a", "c", "b"], &[]), "a", 2);
     two_of_three(settled, Holder::Gone, Holder::Alive).expect(&current, Reason::Resumed, &resumed);
     // Of those who were started anew, none takes the place of one that was not.
     two_of_three(settled, settled, Holder::Alive).expect(&current, Reason::Resumed, &resumed);

@@ -2,7 +2,7 @@
 
 use cairn_replication::{Change, Effect, NotServing, Role, Settings};
 
-use crate::bench::{Bench, sent_to};
+use crate::bench::{Bench, process, sent_to};
 
 fn quorum() -> Settings {
     Settings { write_quorum: Some(2), ..Settings::default() }
@@ -34,6 +34,36 @@ fn a_copy_of_a_quorum_stays_while_the_others_lack_a_write_that_it_has() {
     assert_eq!(bench.asks_within(3_000, &[1, 2]), []);
     bench.acknowledged(1, second);
     assert_eq!(bench.asks_within(500, &[1, 2]), [Change::Remove(2)]);
+}
+
+#[test]
+fn a_failed_copy_of_a_quorum_stays_while_the_others_lack_a_write_that_it_has() {
+    let mut bench = Bench::serving(3, quorum());
+    let version = bench.propose(false).unwrap();
+    bench.stored(version);
+    bench.acknowledged(2, version);
+    assert_eq!(bench.replica.committed(), version);
+    bench.replica.refused(&process(2), true, bench.now, &mut bench.effects);
+    assert_eq!(bench.asks_within(5_000, &[1]), []);
+    bench.acknowledged(1, version);
+    assert_eq!(bench.asks_within(500, &[1]), [Change::Remove(2)]);
+}
+
+#[test]
+fn a_new_primary_of_a_quorum_brings_what_it_found_to_the_others_before_one_that_is_silent_leaves() {
+    let mut bench = Bench::new(3, 1, quorum());
+    assert_eq!(bench.append(1, 1, 7, 0), Ok(true));
+    bench.enter(2, 0, &[0, 1, 2]);
+    bench.take_over(vec![2]);
+    assert_eq!(bench.asks_within(2_500, &[2]), [], "copy 2 lacks the write");
+    assert_eq!(bench.replica.role(), Role::Syncing);
+    let version = bench.replica.last();
+    bench.stored(version);
+    bench.acknowledged(2, version);
+    assert_eq!(bench.replica.role(), Role::Syncing, "copy 1 may have writes that nobody has heard of");
+    assert_eq!(bench.asks_within(500, &[2]), [Change::Remove(1)]);
+    bench.enter(3, 0, &[0, 2]);
+    assert_eq!(bench.replica.role(), Role::Serving);
 }
 
 #[test]

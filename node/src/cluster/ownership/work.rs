@@ -70,20 +70,28 @@ impl Ownership {
     }
 
     /// Processes of a quorum were restarted: they do not know any more which of their writes may not be everywhere. Takes
-    /// over all that they have, then the lead; they learn it all anew.
-    pub(super) async fn merge(&self, partition: u32, generation: u64, others: &[Member<NodeId>]) {
+    /// over all that they have, then the lead; they learn it all anew. Fewer than a quorum need not answer: each write that
+    /// was answered is on one of the others.
+    pub(super) async fn merge(&self, partition: u32, generation: u64, others: &[Member<NodeId>], quorum: usize) {
         let merged = retry("the copies of a partition cannot be merged", partition, || async {
             let _slot = self.slots.acquire().await;
-            let mut last = Version::NONE;
+            let (mut last, mut missing) = (Version::NONE, 0);
             for other in others {
-                last = last
-                    .max(transfer::merge(&self.driver, &self.peers, &self.transfers, partition, &other.node).await?);
+                match transfer::merge(&self.driver, &self.peers, &self.transfers, partition, &other.node).await {
+                    Ok(newest) => last = last.max(newest),
+                    Err(error) if missing + 1 < quorum => {
+                        missing += 1;
+                        tracing::warn!(partition, node = &*other.node, %error, "a copy does not say what it has");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             self.driver.disk.adopt_partition(partition, HeldPartition { generation, last_version: last }).await?;
             Ok(last)
         });
         let last = merged.await;
         self.driver.protocol(partition, |replica, _, _| replica.observe(last));
+        self.inner().strangers.remove(&partition);
         self.lead(partition);
         for other in others {
             self.driver.protocol(partition, |replica, now, effects| replica.refused(other, true, now, effects));

@@ -2,7 +2,8 @@
 //! order what was written.
 //!
 //! Calls with one idempotency key are one write: it happens at most once, and every answer says the same. Where a
-//! partition goes on with what the disk of a restarted node has, what was to be in memory only may be gone from then on.
+//! partition goes on with what the disk of a restarted node has, what was to be in memory only, and after a power cut what was
+//! not to be flushed, may be gone from then on.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use cairn_api_spec::{Version, operation::Durability, version::Condition};
 use super::{
     history::{Ask, Call, Operation, Reply},
     machine::{EPOCH, SKEW},
-    world::World,
+    world::{Excuse, World},
 };
 use cairn_engine::Error;
 
@@ -36,18 +37,29 @@ enum State {
     Gone { writer: usize },
 }
 
+/// What an answer says, and when that may be lost.
+struct Seen<'a> {
+    operation: &'a Logical<'a>,
+    at: u64,
+    version: Version,
+    is_write: bool,
+    lost_at: u64,
+}
+
 struct KeyHistory<'a> {
     key: u16,
     operations: Vec<&'a Logical<'a>>,
     all: &'a BTreeMap<usize, Logical<'a>>,
     states: BTreeMap<Version, State>,
-    /// Since when what was to be in memory only may be gone.
-    excused_at: Option<u64>,
+    excuses: &'a [Excuse],
 }
 
 /// Looks for what no register could have said.
 pub(crate) fn check(history: &[Operation], world: &World) -> Result<(), String> {
-    let excused_at = |call: &Call| world.excused.get(&call.name().partition(world.config.partitions)).copied();
+    let excuses = |call: &Call| {
+        let partition = call.name().partition(world.config.partitions);
+        world.excuses.get(&partition).map(Vec::as_slice).unwrap_or_default()
+    };
     let mut all: BTreeMap<usize, Logical<'_>> = BTreeMap::new();
     for (number, operation) in history.iter().enumerate() {
         if let Some((_, Reply::Refused(Error::KeyReused))) = &operation.answer {
@@ -66,9 +78,9 @@ pub(crate) fn check(history: &[Operation], world: &World) -> Result<(), String> 
         known.in_doubt |= in_doubt;
         match (known.answer, definite) {
             (Some((_, first)), Some((at, second))) if !is_same(first, second) => {
-                let is_weak = known.call.durability == Durability::Memory
-                    || matches!(first, Reply::ConditionFailed(_) | Reply::Missing(_));
-                if !(is_weak && excused_at(call).is_some_and(|since| since <= at)) {
+                let is_note = matches!(first, Reply::ConditionFailed(_) | Reply::Missing(_));
+                let durability = if is_note { Durability::Memory } else { known.call.durability };
+                if lost_at(excuses(call), durability, known.called_at) > at {
                     return Err(format!("operation {number} repeats {}: {first:?}, then {second:?}", call.first));
                 }
                 known.in_doubt = true;
@@ -83,10 +95,16 @@ pub(crate) fn check(history: &[Operation], world: &World) -> Result<(), String> 
         keys.entry(operation.call.key).or_default().push(operation);
     }
     for (key, operations) in keys {
-        let excused_at = operations.first().and_then(|operation| excused_at(operation.call));
-        KeyHistory { key, operations, all: &all, states: BTreeMap::new(), excused_at }.check()?;
+        let excuses = operations.first().map(|operation| excuses(operation.call)).unwrap_or_default();
+        KeyHistory { key, operations, all: &all, states: BTreeMap::new(), excuses }.check()?;
     }
     Ok(())
+}
+
+/// When what was done so durably, or seen, may be lost for the first time after a moment.
+fn lost_at(excuses: &[Excuse], durability: Durability, since: u64) -> u64 {
+    let loses = |excuse: &&Excuse| excuse.at >= since && excuse.up_to >= durability;
+    excuses.iter().find(loses).map_or(u64::MAX, |excuse| excuse.at)
 }
 
 fn is_same(a: &Reply, b: &Reply) -> bool {
@@ -110,7 +128,7 @@ impl KeyHistory<'_> {
             format!("{number} at {called_at} {call:?} -> {answer:?}{}", if *in_doubt { " (in doubt)" } else { "" })
         };
         let against = against.map(|against| format!(", against {}", show(against))).unwrap_or_default();
-        Err(format!("key {}: {what}: {}{against}; excused since {:?}", self.key, show(operation), self.excused_at))
+        Err(format!("key {}: {what}: {}{against}; excused {:?}", self.key, show(operation), self.excuses))
     }
 
     /// Learns what the versions are, and that each is only one thing.
@@ -132,7 +150,7 @@ impl KeyHistory<'_> {
         if !may_be || write.call.key != self.key || write.called_at > answered_at {
             return self.wrong("a value of a write that did not happen", operation, Some(write));
         }
-        let is_excused = self.excused_at.is_some() && write.call.durability == Durability::Memory;
+        let is_excused = lost_at(self.excuses, write.call.durability, write.called_at) < u64::MAX;
         let is_excused = is_excused || operation.call.eventual;
         let twice = self.states.iter().find(|(known, state)| {
             let (State::Value { writer: other, .. } | State::Gone { writer: other }) = state;
@@ -153,48 +171,48 @@ impl KeyHistory<'_> {
         }
     }
 
-    /// Whether a version may be lost when the last copy is.
-    fn is_weak(&self, version: Version) -> bool {
-        let durability = self.states.get(&version).and_then(|state| {
-            let (State::Value { writer, .. } | State::Gone { writer }) = state;
-            self.all.get(writer).map(|write| write.call.durability)
-        });
-        durability.is_none_or(|durability| durability == Durability::Memory)
+    /// The write that gave a version, if it is known.
+    fn writer(&self, version: Version) -> Option<&Logical<'_>> {
+        let (State::Value { writer, .. } | State::Gone { writer }) = self.states.get(&version)?;
+        self.all.get(writer)
+    }
+
+    /// When a version that was seen after a moment may be lost.
+    fn lost_at(&self, version: Version, since: u64) -> u64 {
+        let durability = self.writer(version).map_or(Durability::Memory, |write| write.call.durability);
+        lost_at(self.excuses, durability, since)
     }
 
     /// What was asked after something was answered must not be of an earlier version, and a write of a later one.
     fn check_order(&self, operations: &[&Logical<'_>]) -> Result<(), String> {
-        let mut by_call = operations.to_vec();
-        by_call.sort_by_key(|operation| operation.called_at);
-        let answered_at = |operation: &&Logical<'_>| operation.answer.map_or(u64::MAX, |(at, _)| at);
-        let mut by_answer: Vec<&Logical<'_>> =
-            operations.iter().copied().filter(|operation| operation.answer.is_some()).collect();
-        by_answer.sort_by_key(answered_at);
-        let mut answered = by_answer.into_iter().peekable();
-        let (mut floor, mut strong_floor): (Option<&Logical<'_>>, Option<&Logical<'_>>) = (None, None);
-        let version_of =
-            |operation: &Logical<'_>| operation.answer.and_then(|(_, reply)| reply.version()).unwrap_or_default();
-        for later in by_call {
-            while let Some(earlier) = answered.next_if(|earlier| answered_at(earlier) < later.called_at) {
-                floor = floor.filter(|floor| version_of(floor) >= version_of(earlier)).or(Some(earlier));
-                if !self.is_weak(version_of(earlier)) {
-                    strong_floor =
-                        strong_floor.filter(|floor| version_of(floor) >= version_of(earlier)).or(Some(earlier));
-                }
+        let mut seen: Vec<Seen<'_>> = operations.iter().filter_map(|operation| self.seen(operation)).collect();
+        seen.sort_by_key(|seen| seen.operation.called_at);
+        let mut by_answer: Vec<&Seen<'_>> = seen.iter().collect();
+        by_answer.sort_by_key(|seen| seen.at);
+        let (mut answered, mut floors) = (by_answer.into_iter().peekable(), Vec::new());
+        for later in &seen {
+            while let Some(earlier) = answered.next_if(|earlier| earlier.at < later.operation.called_at) {
+                // What is older and lost no later says nothing more.
+                floors.retain(|floor: &&Seen<'_>| floor.version > earlier.version || floor.lost_at > earlier.lost_at);
+                floors.push(earlier);
             }
-            let Some((at, reply)) = later.answer else { continue };
-            let excused = self.excused_at.is_some_and(|since| since <= at);
-            let Some(floor) = (if excused { strong_floor } else { floor }) else { continue };
-            let (seen, least) = (version_of(later), version_of(floor));
-            let is_write = matches!(reply, Reply::Stored { .. } | Reply::Deleted(_));
-            if (seen == Version::NONE && self.may_be_absent(least, at)) || (excused && is_write && self.is_weak(seen)) {
+            let kept = floors.iter().filter(|floor| floor.lost_at > later.at);
+            let Some(floor) = kept.max_by_key(|floor| floor.version) else { continue };
+            if later.version == Version::NONE && self.may_be_absent(floor.version, later.at) {
                 continue;
             }
-            if seen < least || (is_write && seen == least) {
-                return self.wrong("a version went back", later, Some(floor));
+            if later.version < floor.version || (later.is_write && later.version == floor.version) {
+                return self.wrong("a version went back", later.operation, Some(floor.operation));
             }
         }
         Ok(())
+    }
+
+    fn seen<'a>(&self, operation: &'a Logical<'a>) -> Option<Seen<'a>> {
+        let (at, reply) = operation.answer?;
+        let version = reply.version().unwrap_or_default();
+        let is_write = matches!(reply, Reply::Stored { .. } | Reply::Deleted(_));
+        Some(Seen { operation, at, version, is_write, lost_at: self.lost_at(version, operation.called_at) })
     }
 
     /// Whether a key that had a version may be absent, its deletion forgotten.
@@ -230,9 +248,11 @@ impl KeyHistory<'_> {
     }
 
     /// What was just before a version, if that is known for sure to be one of the known ones.
-    fn before(&self, version: Version) -> Version {
+    fn before(&self, version: Version, at: u64) -> Version {
         let mut before = self.states.range(..version).rev().map(|(version, _)| *version);
-        before.find(|version| self.excused_at.is_none() || !self.is_weak(*version)).unwrap_or_default()
+        let is_kept =
+            |version: &Version| self.lost_at(*version, self.writer(*version).map_or(0, |write| write.called_at)) > at;
+        before.find(is_kept).unwrap_or_default()
     }
 
     fn check_condition(&self, operation: &Logical<'_>) -> Result<(), String> {
@@ -249,8 +269,8 @@ impl KeyHistory<'_> {
             Reply::NotModified(version) => condition == Condition::Differs(version),
             Reply::Missing(version) => !self.is_live(version, at),
             Reply::Stored { version, .. } | Reply::Deleted(version) => {
-                let before = self.before(version);
-                let weak_before = self.excused_at.is_some();
+                let before = self.before(version, at);
+                let weak_before = self.excuses.iter().any(|excuse| excuse.at <= at);
                 match condition {
                     Condition::Matches(expected) => before <= expected || weak_before,
                     Condition::Absent => {

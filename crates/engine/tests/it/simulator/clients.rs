@@ -74,11 +74,11 @@ impl World {
             (80..95, true) => Condition::Absent,
             _ => Condition::Differs(known),
         };
-        let durability = match self.random.below(100) {
-            0..25 => Durability::Memory,
-            25..75 => Durability::Disk,
-            75..90 => Durability::Fsync,
-            _ => Durability::Object,
+        let durability = match (self.random.chance(self.config.flushed_per_mille), self.random.below(100)) {
+            (true, 0..60) => Durability::Fsync,
+            (true, _) => Durability::Object,
+            (false, 0..33) => Durability::Memory,
+            (false, _) => Durability::Disk,
         };
         let first = self.history.len();
         let has_key = is_write && self.random.chance(400);

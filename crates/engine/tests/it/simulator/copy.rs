@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cairn_api_spec::Version;
+use cairn_api_spec::{Version, peer::FirstOutcome};
 use cairn_replication::{Member, Replica};
 
 use super::{
-    disk::{Held, Row, Task, Work},
+    disk::{Task, Work},
     machine::{Local, Machine},
+    merge::Merging,
     network::{Fetch, Fetched, Message, Node, Page, Part, Process, name, node},
+    tables::{Held, Row},
 };
 use crate::planted::Bug;
 
@@ -41,6 +43,8 @@ pub(crate) enum What {
     Disown,
     Drop,
     Learn(Learning),
+    /// Takes over what other copies of a quorum have, then leads.
+    Merge(Merging),
 }
 
 #[derive(Clone)]
@@ -80,6 +84,7 @@ impl Machine {
             What::Settle => Work::Barrier,
             What::Restore(_) | What::Drop => Work::Drop,
             What::Disown => Work::Disown,
+            What::Merge(_) => return self.begin_merge(partition, now),
             What::Learn(learning) if learning.stays => return self.ask_primary(partition, Part::Done, now),
             What::Learn(learning) => {
                 *learning = Learning::new(learning.primary, learning.generation);
@@ -92,13 +97,15 @@ impl Machine {
     }
 
     /// Gives an attempt up, for another one.
-    fn try_again(&mut self, partition: u32) {
+    pub(crate) fn try_again(&mut self, partition: u32) {
         self.attempts += 1;
         let attempt = self.attempts;
         let Some(doing) = self.doing.get_mut(&partition) else { return };
         doing.attempt = attempt;
-        if let What::Learn(learning) = &mut doing.what {
-            (learning.stays, learning.asked) = (false, None);
+        match &mut doing.what {
+            What::Learn(learning) => (learning.stays, learning.asked) = (false, None),
+            What::Merge(merging) => merging.asked = None,
+            _ => {}
         }
         self.later(BACKOFF, Local::GoOn { partition, attempt });
     }
@@ -125,6 +132,7 @@ impl Machine {
                 }
             }
             (What::Restore(_), Work::Adopt(_)) => self.lead(partition, now),
+            (What::Merge(_), work) => self.merge_stored(partition, &work, now),
             (What::Disown, Work::Disown) => {
                 doing.what = What::Drop;
                 self.later(DISCARD_AFTER, Local::GoOn { partition, attempt });
@@ -167,7 +175,7 @@ impl Machine {
         let primary = self.replica(partition).and_then(|replica| replica.entry().primary_process().cloned());
         let Some(Doing { attempt, what: What::Learn(learning) }) = self.doing.get_mut(&partition) else { return };
         learning.asked = Some((part.clone(), now));
-        let fetch = Fetch { attempt: *attempt, copy: learning.copy, epoch, part };
+        let fetch = Fetch { attempt: *attempt, copy: learning.copy, epoch, part, merges: false };
         // A node answers whichever of its processes is asked.
         let session = primary.map_or(0, |primary| primary.session);
         let to = Member { node: name(learning.primary).as_str().into(), session };
@@ -178,7 +186,16 @@ impl Machine {
     pub(crate) fn look_after_copies(&mut self, now: u64) {
         let partitions: Vec<u32> = self.doing.keys().copied().collect();
         for partition in partitions {
-            let Some(Doing { what: What::Learn(learning), .. }) = self.doing.get(&partition) else { continue };
+            let learning = match self.doing.get(&partition).map(|doing| &doing.what) {
+                Some(What::Learn(learning)) => learning,
+                Some(What::Merge(merging)) => {
+                    if merging.asked.as_ref().is_some_and(|(_, at)| at + PATIENCE <= now) {
+                        self.skip_other(partition, now);
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
             match &learning.asked {
                 Some((Part::Done, at)) if at + STAY <= now => self.ask_primary(partition, Part::Done, now),
                 Some((Part::Rows(_) | Part::Keys(_), at)) if at + PATIENCE <= now => self.try_again(partition),
@@ -188,7 +205,10 @@ impl Machine {
     }
 
     /// What the primary has answered.
-    pub(crate) fn fetched(&mut self, partition: u32, from: &Process, fetched: Fetched) {
+    pub(crate) fn fetched(&mut self, partition: u32, from: &Process, fetched: Fetched, now: u64) {
+        if matches!(self.doing.get(&partition), Some(Doing { what: What::Merge(_), .. })) {
+            return self.merge_page(partition, from, fetched, now);
+        }
         let Some(Doing { attempt, what: What::Learn(learning) }) = self.doing.get_mut(&partition) else { return };
         let attempt = *attempt;
         if fetched.attempt != attempt || node(&from.node) != learning.primary {
@@ -220,6 +240,9 @@ impl Machine {
 
     /// As the primary: a part of a learner's copy.
     pub(crate) fn serve_fetch(&mut self, partition: u32, learner: &Process, me: Process, fetch: Fetch, now: u64) {
+        if fetch.merges {
+            return self.serve_merge(partition, learner, &fetch);
+        }
         let reads = self.replica(partition).is_some_and(|replica| {
             replica.role().reads() && now < replica.lease_until() && replica.entry().epoch >= fetch.epoch
         });
@@ -262,15 +285,18 @@ impl Machine {
             }
             (Ok(_), Part::Keys(after)) => {
                 let last = self.replica(partition).map_or(Version::NONE, Replica::last);
-                let keys = self.disk.tables.keys.range((partition, Version(after.0 + 1))..=(partition, Version::MAX));
-                let keys = keys.take(PAGE).map(|(_, first)| first.clone());
-                Page::Keys { keys: keys.collect(), last }
+                Page::Keys { keys: self.page_of_keys(partition, *after), last }
             }
         };
         self.answer(partition, me, learner.clone(), Message::Fetched(Fetched { attempt, page }));
     }
 
-    fn send_rows(&mut self, partition: u32, learner: &Process, fetch: &Fetch, above: &Bytes) {
+    pub(crate) fn page_of_keys(&self, partition: u32, after: Version) -> Vec<FirstOutcome> {
+        let keys = self.disk.tables.keys.range((partition, Version(after.0 + 1))..=(partition, Version::MAX));
+        keys.take(PAGE).map(|(_, first)| first.clone()).collect()
+    }
+
+    pub(crate) fn send_rows(&mut self, partition: u32, learner: &Process, fetch: &Fetch, above: &Bytes) {
         let of_partition = self.disk.tables.rows.iter().filter(|(_, row)| row.partition == partition);
         let mut rest = of_partition.filter(|(name, _)| *name > above);
         let rows: Vec<Row> = rest.by_ref().take(PAGE).map(|(_, row)| row.clone()).collect();

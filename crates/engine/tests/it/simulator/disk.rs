@@ -1,4 +1,4 @@
-//! A node's disk: one writer that takes what waits in order, and fails everything behind what fails; and what is stored.
+//! A node's disk: one writer that takes what waits in order, and fails everything behind what fails.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,31 +9,22 @@ use cairn_engine::{Change, Head, Idempotency, Loaded, TierError};
 use super::{
     network::{Fetch, Process},
     random::Random,
+    tables::{Held, Row, Tables},
 };
+use crate::planted::Bug;
 
 /// Writes of one batch, at most.
 const MAX_BATCH: u64 = 8;
-
-#[derive(Clone, Debug)]
-pub(crate) struct Row {
-    pub(crate) partition: u32,
-    /// A put or a deletion.
-    pub(crate) change: Change,
-    pub(crate) uploaded: bool,
-}
-
-/// A partition whose rows are a complete copy.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
-    pub(crate) generation: u64,
-    pub(crate) last: Version,
-}
+/// How often a commit that need not be flushed is all the same: the database copies its log back, or the system writes.
+const FLUSHED_PER_MILLE: u64 = 50;
 
 #[derive(Clone)]
 pub(crate) struct Write {
     pub(crate) partition: u32,
     pub(crate) change: Change,
     pub(crate) awaited: bool,
+    /// Whether the medium must be flushed.
+    pub(crate) flush: bool,
     pub(crate) idempotency: Option<Idempotency>,
     /// The primary that waits for the write, and the process of this node that it was sent to.
     pub(crate) asked: Option<(Process, Process)>,
@@ -84,13 +75,6 @@ pub(crate) enum Done {
 }
 
 #[derive(Default)]
-pub(crate) struct Tables {
-    pub(crate) rows: BTreeMap<Bytes, Row>,
-    pub(crate) keys: BTreeMap<(u32, Version), FirstOutcome>,
-    pub(crate) held: BTreeMap<u32, Held>,
-}
-
-#[derive(Default)]
 pub(crate) struct Disk {
     pub(crate) tables: Tables,
     pub(crate) queue: VecDeque<Job>,
@@ -103,8 +87,7 @@ pub(crate) struct Disk {
     pub(crate) fails_until: u64,
     /// Until when it does nothing.
     pub(crate) hangs_until: u64,
-    /// Leaves out the idempotency keys of writes.
-    pub(crate) drops_keys: bool,
+    pub(crate) bug: Option<Bug>,
 }
 
 impl Disk {
@@ -132,6 +115,8 @@ impl Disk {
             self.is_refusing = fails;
             if !fails {
                 self.tables.apply(&mut task);
+                let flush = matches!(task.work, Work::Adopt(_)) && self.bug != Some(Bug::AdoptedUnflushed);
+                self.commit(flush, random);
             }
             return Done::Task(task, !fails);
         }
@@ -154,10 +139,22 @@ impl Disk {
             }
             return Done::Writes(writes, Err(error), tasks);
         }
-        for write in &writes {
-            self.tables.store(write, !self.drops_keys);
+        if self.bug == Some(Bug::AnsweredBeforeFlush) {
+            self.tables.flush();
         }
+        for write in &writes {
+            self.tables.store(write, self.bug != Some(Bug::KeysNotStored));
+        }
+        let flush = writes.iter().any(|write| write.flush) && self.bug != Some(Bug::AnsweredBeforeFlush);
+        self.commit(flush, random);
         Done::Writes(writes, Ok(()), Vec::new())
+    }
+
+    /// One that flushes the medium flushes all before it, too: they are in the same log.
+    fn commit(&mut self, flush: bool, random: &mut Random) {
+        if flush || random.chance(FLUSHED_PER_MILLE) {
+            self.tables.flush();
+        }
     }
 
     /// The row of a key, as reads of the lower tiers find it.
@@ -186,99 +183,4 @@ impl Disk {
         let keys = self.tables.keys.range((partition, Version::NONE)..=(partition, Version::MAX));
         keys.map(|(_, first)| first).rfind(|first| first.key == key.as_str()).cloned()
     }
-}
-
-impl Tables {
-    fn store(&mut self, write: &Write, with_keys: bool) {
-        if let Some(first) = first_outcome(write).filter(|_| with_keys) {
-            self.keys.insert((write.partition, write.change.version()), first);
-        }
-        if !matches!(write.change, Change::Note { .. }) {
-            self.put(Row { partition: write.partition, change: write.change.clone(), uploaded: false });
-        }
-    }
-
-    fn put(&mut self, row: Row) {
-        let name = Bytes::copy_from_slice(row.change.name());
-        if self.rows.get(&name).is_none_or(|known| known.change.version() < row.change.version()) {
-            self.rows.insert(name, row);
-        }
-    }
-
-    /// Removes a row, unless it has another version by now.
-    fn remove(&mut self, name: &Bytes, version: Version) {
-        if self.rows.get(name).is_some_and(|row| row.change.version() == version) {
-            self.rows.remove(name);
-        }
-    }
-
-    fn drop_keys(&mut self, partition: u32) {
-        self.keys.retain(|(of, _), _| *of != partition);
-    }
-
-    /// The highest version of a partition that is stored.
-    pub(crate) fn last(&self, partition: u32) -> Version {
-        let rows = self.rows.values().filter(|row| row.partition == partition).map(|row| row.change.version());
-        let keys = self.keys.keys().filter(|(of, _)| *of == partition).map(|(_, version)| *version);
-        rows.chain(keys).chain(self.held.get(&partition).map(|held| held.last)).max().unwrap_or_default()
-    }
-
-    fn apply(&mut self, Task { partition, work, .. }: &mut Task) {
-        let partition = *partition;
-        match work {
-            Work::Barrier | Work::Snapshot { .. } => {}
-            Work::BeginCopy { mine } => {
-                self.held.remove(&partition);
-                self.drop_keys(partition);
-                let rows = self.rows.iter().filter(|(_, row)| row.partition == partition);
-                *mine = rows.map(|(name, row)| (name.clone(), row.change.version())).collect();
-            }
-            Work::StoreRows { outdated, rows } => {
-                outdated.iter().for_each(|(name, version)| self.remove(name, *version));
-                rows.drain(..).for_each(|row| self.put(row));
-            }
-            Work::StoreKeys(keys) => {
-                for first in keys.drain(..) {
-                    self.keys.entry((partition, Version(first.version))).or_insert(first);
-                }
-            }
-            Work::Adopt(held) => drop(self.held.insert(partition, *held)),
-            Work::Forget(deletions) => {
-                for (name, version) in deletions.iter() {
-                    if let Some(held) = self.held.get_mut(&partition) {
-                        held.last = held.last.max(*version);
-                    }
-                    self.remove(name, *version);
-                }
-            }
-            Work::Disown => drop(self.held.remove(&partition)),
-            Work::Drop => {
-                self.held.remove(&partition);
-                self.rows.retain(|_, row| row.partition != partition);
-                self.drop_keys(partition);
-            }
-        }
-    }
-}
-
-/// What is kept of a write with an idempotency key.
-fn first_outcome(write: &Write) -> Option<FirstOutcome> {
-    let Idempotency { key, created, counted } = write.idempotency.as_ref()?;
-    let (tombstone, expires_at, (refused, refused_version)) = match &write.change {
-        Change::Put(entry) => (false, entry.metadata().expires_at.unwrap_or(0), (0, 0)),
-        Change::Delete { .. } => (true, 0, (0, 0)),
-        Change::Note { refused, deletes, .. } => (*deletes, 0, refused.to_peer()),
-    };
-    Some(FirstOutcome {
-        key: key.as_str().to_owned(),
-        name: Bytes::copy_from_slice(write.change.name()),
-        version: write.change.version().0,
-        created: *created,
-        tombstone,
-        modified_at: write.change.at(),
-        expires_at,
-        refused,
-        refused_version,
-        counted: *counted,
-    })
 }

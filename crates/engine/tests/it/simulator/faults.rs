@@ -9,6 +9,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     Crash(Node),
+    /// A crash that takes with it what was not flushed, of all these nodes at the same moment.
+    PowerCut(Vec<Node>),
     Start {
         node: Node,
         wiped: bool,
@@ -61,17 +63,15 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
         }
         let node = u16::try_from(random.below(u64::from(nodes))).unwrap_or(0);
         let length = random.between(100, 7_000);
-        match random.below(25) {
+        match random.below(27) {
             0..=3 => {
                 plan.push((at, Fault::Crash(node)));
                 plan.push((at + length, Fault::Start { node, wiped: random.chance(250) }));
             }
             4 => {
                 // All at once.
-                for node in 0..nodes {
-                    plan.push((at + random.below(30), Fault::Crash(node)));
-                    plan.push((at + random.between(50, length), Fault::Start { node, wiped: false }));
-                }
+                (0..nodes).for_each(|node| plan.push((at + random.below(30), Fault::Crash(node))));
+                start_all(&mut plan, nodes, at, length, random);
             }
             5 | 6 => plan.push((at, Fault::Pause { node, until: at + length })),
             7..=9 => {
@@ -99,6 +99,15 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
             20 => plan.push((at, Fault::Clock { node, ahead: i64::try_from(random.below(801)).unwrap_or(0) - 400 })),
             21 => plan.push((at, Fault::Join)),
             22 => plan.push((at, Fault::Drain(node))),
+            23 => {
+                plan.push((at, Fault::PowerCut(vec![node])));
+                plan.push((at + length, Fault::Start { node, wiped: false }));
+            }
+            24 => {
+                // The rack.
+                plan.push((at, Fault::PowerCut((0..nodes).collect())));
+                start_all(&mut plan, nodes, at, length, random);
+            }
             _ => {
                 plan.push((at, Fault::Leave(node)));
                 plan.push((at + length, Fault::Crash(node)));
@@ -106,6 +115,11 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
             }
         }
     }
+}
+
+fn start_all(plan: &mut Vec<(u64, Fault)>, nodes: Node, at: u64, length: u64, random: &mut Random) {
+    let start = |node| (at + random.between(50, length), Fault::Start { node, wiped: false });
+    plan.extend((0..nodes).map(start));
 }
 
 /// Some ways, one way or both, between nodes or to the master.
@@ -164,7 +178,7 @@ impl World {
             }
             Fault::Drain(_) => self.master.drain(node),
             Fault::Leave(_) => machine.leaving = machine.is_up,
-            Fault::Cut(_) | Fault::Lose { .. } | Fault::Delay { .. } | Fault::Join => {}
+            Fault::PowerCut(_) | Fault::Cut(_) | Fault::Lose { .. } | Fault::Delay { .. } | Fault::Join => {}
         }
     }
 
@@ -174,6 +188,7 @@ impl World {
             Fault::Lose { per_mille } => self.network.loss_per_mille = per_mille,
             Fault::Delay { per_mille } => self.network.slow_per_mille = per_mille,
             Fault::Join => self.join(),
+            Fault::PowerCut(nodes) => nodes.into_iter().for_each(|node| self.cut_power(node)),
             _ => {}
         }
     }

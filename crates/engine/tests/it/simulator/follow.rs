@@ -57,7 +57,7 @@ impl Machine {
                 let me = self.me.clone();
                 self.serve_fetch(partition, &from, me, fetch, now);
             }
-            Message::Fetched(fetched) => self.fetched(partition, &from, fetched),
+            Message::Fetched(fetched) => self.fetched(partition, &from, fetched, now),
             answer => self.take_answer(partition, &from, answer, now),
         }
     }
@@ -83,7 +83,8 @@ impl Machine {
         let early = self.has(Bug::AcknowledgedEarly);
         let awaited = durability != Durability::Memory;
         let asked = Some((primary.clone(), me.clone()));
-        let job = Job::Write(Write { partition, change, awaited, idempotency, asked });
+        let flush = durability >= Durability::Fsync && !self.has(Bug::ReplicaDoesNotFlush);
+        let job = Job::Write(Write { partition, change, awaited, flush, idempotency, asked });
         match self.enqueue(job) {
             Err(_) => Some(Message::AppendRefused { failed: true }),
             Ok(()) => (!awaited || early).then_some(Message::Appended { version }),

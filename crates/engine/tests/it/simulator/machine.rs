@@ -1,9 +1,16 @@
 //! A node: a process that may be gone or stopped, and the driver of its engines, which is no kinder than the real one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use cairn_api_spec::{Version, operation::IdempotencyKey, peer::FirstOutcome};
+use cairn_api_spec::{
+    Version,
+    operation::{Durability, IdempotencyKey},
+    peer::FirstOutcome,
+};
 use cairn_engine::{
     Effect, Engine, Idempotency, JobId, Loaded, Moment, NodeId, Payload, ReadId, Replicated, Step, TierError,
 };
@@ -16,6 +23,7 @@ use super::{
     memory::Memory,
     network::{Body, CLIENTS, Envelope, MASTER, Message, Node, Packet, Process, name, node},
     random::Random,
+    tables::Tables,
 };
 use crate::planted::Bug;
 
@@ -97,6 +105,8 @@ pub(crate) struct Machine {
     /// The longest that a read of the disk takes.
     pub(crate) read_delay: u64,
     pub(crate) doing: BTreeMap<u32, Doing>,
+    /// For each partition, in-sync processes that may have what no other one names.
+    pub(crate) strangers: BTreeMap<u32, Vec<Process>>,
     pub(crate) attempts: u64,
     /// How far the wall clock is from the true time, as long as nothing is wrong with it, and now.
     base_skew: i64,
@@ -108,6 +118,8 @@ pub(crate) struct Machine {
     pub(crate) owed: BTreeMap<usize, (u32, u64)>,
     /// Partitions whose last copy has lost writes and said so.
     pub(crate) admitted: Vec<u32>,
+    /// Partitions of which the disk has lost something in a power cut, with the session that wrote it.
+    pub(crate) cuts: BTreeSet<(u32, u64)>,
 }
 
 impl Machine {
@@ -126,10 +138,11 @@ impl Machine {
             sessions: Arc::default(),
             engines: Vec::new(),
             memory: Memory::new(random.next(), rules.eviction_per_mille),
-            disk: Disk { delay: 3, drops_keys: rules.bug == Some(Bug::KeysNotStored), ..Disk::default() },
+            disk: Disk { delay: 3, bug: rules.bug, ..Disk::default() },
             loader: Loader::default(),
             read_delay: 4,
             doing: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             attempts: 0,
             base_skew: skew,
             skew,
@@ -138,6 +151,7 @@ impl Machine {
             out: Vec::new(),
             owed: BTreeMap::new(),
             admitted: Vec::new(),
+            cuts: BTreeSet::new(),
         };
         machine.me.session += 1;
         machine
@@ -155,6 +169,7 @@ impl Machine {
         self.loader = Loader::default();
         self.engines.clear();
         self.doing.clear();
+        self.strangers.clear();
         self.owed.clear();
         self.sessions = Arc::default();
         (self.seen, self.leaving, self.paused_until, self.clock_is_off) = (0, false, 0, false);
@@ -172,14 +187,22 @@ impl Machine {
         }
     }
 
+    /// The power was cut: the process that ran last has lost what was not flushed.
+    pub(crate) fn lose_power(&mut self) {
+        let ended = self.me.session - 1;
+        self.cuts.extend(self.disk.tables.lose_unflushed().into_iter().map(|partition| (partition, ended)));
+    }
+
     /// The data go, too.
     pub(crate) fn wipe(&mut self) {
-        self.disk.tables = super::disk::Tables::default();
+        self.disk.tables = Tables::default();
         self.data_since = self.me.session;
     }
 
     pub(crate) fn start(&mut self, now: u64) {
         (self.is_up, self.skew) = (true, self.base_skew);
+        // With the number of the session.
+        self.disk.tables.flush();
         self.memory = Memory::new(self.random.next(), self.rules.eviction_per_mille);
         for ((partition, _), first) in &self.disk.tables.keys {
             self.memory.note(*partition, &first.key);
@@ -287,7 +310,7 @@ impl Machine {
                 let Payload { change, durability, idempotency, .. } = &write.data;
                 match queued {
                     Err(error) => {
-                        let ahead = *durability == cairn_api_spec::operation::Durability::Memory;
+                        let ahead = *durability == Durability::Memory;
                         engine.persist_failed(change, idempotency.as_ref(), ahead, &error, &mut step);
                     }
                     Ok(()) if self.rules.bug == Some(Bug::StoredWhenQueued) => {
@@ -302,8 +325,8 @@ impl Machine {
 
     fn persist(&mut self, partition: u32, write: &Replicated) -> Result<(), TierError> {
         let Payload { change, durability, idempotency, .. } = write.data.clone();
-        let awaited = durability != cairn_api_spec::operation::Durability::Memory;
-        self.enqueue(Job::Write(Write { partition, change, awaited, idempotency, asked: None }))
+        let (awaited, flush) = (durability != Durability::Memory, durability >= Durability::Fsync);
+        self.enqueue(Job::Write(Write { partition, change, awaited, flush, idempotency, asked: None }))
     }
 
     /// Puts something into the disk's queue.
@@ -363,19 +386,14 @@ impl Machine {
             Local::Loaded { partition, read, result } => self.loaded(partition, read, &result, now),
             Local::Recall { partition, job, key } => {
                 let knows = !self.has(Bug::NothingRecalled);
-                let result = self.read_disk(now, |disk, _| disk.first_outcome(partition, &key).filter(|_| knows));
-                self.answer_read(|result| Local::Recalled { partition, job, result }, result);
+                let first = self.read_disk(now, |disk, _| disk.first_outcome(partition, &key).filter(|_| knows));
+                self.answer_read(|result| Local::Recalled { partition, job, result }, first);
             }
             Local::Recalled { partition, job, result } => {
                 self.drive(partition, now, |engine, step| engine.recalled(job, result, step));
             }
             Local::GoOn { partition, attempt } => self.go_on(partition, attempt, now),
-            Local::Uploaded { partition, name, version } => {
-                if let Some(row) = self.disk.tables.rows.get_mut(&name).filter(|row| row.change.version() == version) {
-                    row.uploaded = true;
-                }
-                self.drive(partition, now, |engine, step| engine.uploaded(&name, version, step));
-            }
+            Local::Uploaded { partition, name, version } => self.uploaded(partition, &name, version, now),
         }
     }
 }

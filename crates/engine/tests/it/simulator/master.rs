@@ -25,8 +25,16 @@ struct Registered {
     draining: bool,
 }
 
+/// A partition that goes on with what the disks of restarted nodes have.
+pub(crate) struct Resumed {
+    pub(crate) partition: u32,
+    /// Those nodes, with the sessions that were in sync before.
+    pub(crate) in_sync: Vec<(Node, u64)>,
+}
+
 pub(crate) struct Master {
     factor: usize,
+    write_quorum: Option<usize>,
     partitions: Vec<Arc<Partition>>,
     /// The partition that each revision of the map has changed.
     log: Vec<u32>,
@@ -37,16 +45,17 @@ pub(crate) struct Master {
     planned: Vec<Vec<String>>,
     /// When a primary gave a node up.
     late: BTreeMap<(u32, Node), u64>,
-    /// Partitions that go on with what the disk of one restarted node has.
-    pub(crate) resumed: Vec<u32>,
+    /// Partitions that go on with what the disks of restarted nodes have.
+    pub(crate) resumed: Vec<Resumed>,
     /// What has happened, if anybody asks.
     pub(crate) story: Option<Vec<String>>,
 }
 
 impl Master {
-    pub(crate) fn new(partitions: u32, factor: usize) -> Self {
+    pub(crate) fn new(partitions: u32, factor: usize, write_quorum: Option<usize>) -> Self {
         Self {
             factor,
+            write_quorum,
             partitions: (0..partitions).map(|id| Arc::new(Partition { id, ..Partition::default() })).collect(),
             log: Vec::new(),
             nodes: BTreeMap::new(),
@@ -129,7 +138,7 @@ impl Master {
             let current = &self.partitions[index];
             let view = View {
                 desired: &self.planned[index],
-                write_quorum: None,
+                write_quorum: self.write_quorum,
                 may_copy: moving < MAX_MOVES,
                 standing: &|id| self.standing(current, id, now),
             };
@@ -168,7 +177,9 @@ impl Master {
             ));
         }
         if reason == Reason::Resumed {
-            self.resumed.push(next.id);
+            let before = &self.partitions[next.id as usize].sessions;
+            let was_in_sync = |id: &String| (node(id), before.get(id).copied().unwrap_or(0));
+            self.resumed.push(Resumed { partition: next.id, in_sync: next.in_sync.iter().map(was_in_sync).collect() });
         }
         self.log.push(next.id);
         let index = next.id as usize;

@@ -12,9 +12,9 @@ use cairn_engine::{NodeId, Payload, Replicated};
 use cairn_replication::{Collected, Header, Member};
 
 use super::{
-    disk::Row,
     history::{Call, Reply},
     random::Random,
+    tables::Row,
 };
 
 /// A node's number; whoever sends or receives.
@@ -99,7 +99,7 @@ impl Message {
     }
 }
 
-/// A learner asks for a part of its copy.
+/// A learner, or a new primary, asks for a part of another copy.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetch {
     /// The learner's number for its attempt.
@@ -108,6 +108,8 @@ pub(crate) struct Fetch {
     pub(crate) copy: u64,
     pub(crate) epoch: u64,
     pub(crate) part: Part,
+    /// A new primary of a quorum asks for what another copy has.
+    pub(crate) merges: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

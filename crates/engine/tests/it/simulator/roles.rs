@@ -11,9 +11,10 @@ use cairn_replication::{Change, Entry, Member, Role};
 
 use super::{
     copy::{Doing, Learning, What},
-    disk::Held,
     machine::Machine,
+    merge::Merging,
     network::{Beat, Body, MASTER, News, Process, name, node},
+    tables::Held,
 };
 use crate::planted::Bug;
 
@@ -44,6 +45,14 @@ fn entry_of(entry: &Partition) -> Entry<NodeId> {
     }
 }
 
+/// In-sync processes of which this one does not know that they were in sync with the same primary as it: what they have
+/// beyond the writes that they name, nobody else may have.
+fn strangers(me: &Process, before: &Entry<NodeId>, entry: &Entry<NodeId>, known: &[Process]) -> Vec<Process> {
+    let held = |member: &Process| before.in_sync.contains(member) || before.learners.contains(member);
+    let is_strange = |member: &&Process| **member != *me && (!held(me) || !held(member) || known.contains(member));
+    if entry.in_sync.contains(me) { entry.in_sync.iter().filter(is_strange).cloned().collect() } else { Vec::new() }
+}
+
 impl Machine {
     pub(crate) fn heartbeat(&mut self) {
         let Self { data_since, seen, leaving, .. } = *self;
@@ -72,13 +81,22 @@ impl Machine {
     }
 
     fn follow_entry(&mut self, entry: &Partition, now: u64) {
-        let partition = entry.id;
+        let (partition, me) = (entry.id, self.me.clone());
+        let forgets = self.has(Bug::StrangersForgotten);
+        let known = self.strangers.get(&partition).cloned().unwrap_or_default();
         let change = self.protocol(partition, now, |replica, now, out| {
-            let (before, primary) = (replica.role(), replica.entry().primary_process().cloned());
-            let is_news = replica.configure(entry_of(entry), now, out);
-            is_news.then(|| (before, replica.role(), replica.entry().primary_process() == primary.as_ref()))
+            let (role, before) = (replica.role(), replica.entry().clone());
+            replica.configure(entry_of(entry), now, out).then(|| {
+                let entry = replica.entry();
+                let mut strangers = strangers(&me, &before, entry, &known);
+                strangers.retain(|member| !(forgets && before.in_sync.contains(member)));
+                (role, replica.role(), before.primary_process() == entry.primary_process(), strangers)
+            })
         });
-        let Some((before, role, same_primary)) = change else { return };
+        let Some((before, role, same_primary, strangers)) = change else { return };
+        let is_quorum = self.rules.settings.write_quorum.is_some() && !self.has(Bug::QuorumNotMerged);
+        let merges = is_quorum && strangers != known && !strangers.is_empty();
+        self.strangers.insert(partition, strangers.clone());
         let left = before.leads() && !role.leads();
         // What memory has may be older than what another primary wrote.
         if (left || role == Role::Preparing) && !self.has(Bug::MemoryKept) {
@@ -102,12 +120,14 @@ impl Machine {
                     self.begin(partition, What::Learn(Learning::new(primary, entry.generation)), now);
                 }
             }
-            Role::Preparing if !goes_on => {
+            Role::Preparing if !goes_on || merges => {
                 let held = self.disk.tables.held.get(&partition);
-                let what = if held.is_some_and(|held| held.generation == entry.generation) {
-                    What::Settle
-                } else {
+                let what = if held.is_none_or(|held| held.generation != entry.generation) {
                     What::Restore(Held { generation: entry.generation, last: Default::default() })
+                } else if is_quorum && !strangers.is_empty() {
+                    What::Merge(Merging::new(entry.generation, strangers))
+                } else {
+                    What::Settle
                 };
                 self.begin(partition, what, now);
             }

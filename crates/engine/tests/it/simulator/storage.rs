@@ -1,6 +1,7 @@
 //! What a node does about what its disk has written.
 
 use bytes::Bytes;
+use cairn_api_spec::Version;
 use cairn_engine::{Change, TierError};
 
 use super::{
@@ -47,7 +48,7 @@ impl Machine {
     }
 
     fn stored(&mut self, write: Write, result: &Result<(), TierError>, now: u64) {
-        let Write { partition, change, awaited, idempotency, asked } = write;
+        let Write { partition, change, awaited, idempotency, asked, .. } = write;
         let (tells, early) = (!self.has(Bug::FailureNotTold), self.has(Bug::StoredWhenQueued) && asked.is_none());
         self.drive(partition, now, |engine, step| match result {
             Ok(()) if early => {}
@@ -65,6 +66,11 @@ impl Machine {
             };
             self.answer(partition, addressed, primary, message);
         }
+    }
+
+    pub(crate) fn uploaded(&mut self, partition: u32, name: &Bytes, version: Version, now: u64) {
+        self.disk.tables.mark_uploaded(name, version);
+        self.drive(partition, now, |engine, step| engine.uploaded(name, version, step));
     }
 
     /// The object store gets the row at some time, if nothing comes between.

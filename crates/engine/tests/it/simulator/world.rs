@@ -11,7 +11,7 @@ use super::{
     faults::{self, Fault},
     history::{Ask, Call, Operation},
     machine::{Local, Machine, Out, Rules},
-    master::Master,
+    master::{Master, Resumed},
     network::{Body, CLIENTS, Envelope, MASTER, Message, Network, Node, Packet, node},
     random::{Random, mix},
 };
@@ -37,13 +37,25 @@ pub(crate) struct Config {
     pub(crate) keys: u16,
     pub(crate) factor: usize,
     pub(crate) min_in_sync: usize,
+    /// Copies that have a write before it is answered; `None`: all that are in sync.
+    pub(crate) write_quorum: Option<usize>,
     pub(crate) clients: usize,
     /// How often a client asks any node, and not the primary.
     pub(crate) lost_per_mille: u64,
     pub(crate) eviction_per_mille: u64,
+    /// Of a thousand writes, so many are to be flushed.
+    pub(crate) flushed_per_mille: u64,
     /// When faults end.
     pub(crate) faults_until: u64,
     pub(crate) bug: Option<Bug>,
+}
+
+/// Writes that were answered before a moment may be lost from then on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Excuse {
+    pub(crate) at: u64,
+    /// Those that were to be no more durable than this.
+    pub(crate) up_to: Durability,
 }
 
 pub(crate) enum Event {
@@ -69,8 +81,8 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) clients_stop_at: u64,
     pub(crate) faults: usize,
-    /// Partitions of which writes may be lost that were to be in memory only, and since when.
-    pub(crate) excused: BTreeMap<u32, u64>,
+    /// For each partition, when writes may have been lost.
+    pub(crate) excuses: BTreeMap<u32, Vec<Excuse>>,
     /// What must never be, as soon as it is.
     pub(crate) wrong: Option<String>,
     events: BTreeMap<(u64, u64), Event>,
@@ -89,12 +101,12 @@ impl World {
             network: Network::default(),
             machines: BTreeMap::new(),
             next_node: 0,
-            master: Master::new(config.partitions, config.factor),
+            master: Master::new(config.partitions, config.factor, config.write_quorum),
             history: Vec::new(),
             clients: vec![Client::default(); config.clients],
             clients_stop_at: u64::MAX,
             faults: 0,
-            excused: BTreeMap::new(),
+            excuses: BTreeMap::new(),
             wrong: None,
             events: BTreeMap::new(),
             will_publish: false,
@@ -138,7 +150,7 @@ impl World {
                 if self.master.reconcile(now) {
                     self.publish();
                 }
-                std::mem::take(&mut self.master.resumed).into_iter().for_each(|partition| self.excuse(partition));
+                std::mem::take(&mut self.master.resumed).iter().for_each(|resumed| self.excuse_resumed(resumed));
                 self.at(now + CONTROL, Event::Control);
             }
             Event::Publish => {
@@ -219,13 +231,23 @@ impl World {
                 Out::Later(delay, what) => self.at(now + delay, Event::Local(node, session, what)),
             }
         }
-        admitted.into_iter().for_each(|partition| self.excuse(partition));
+        admitted.into_iter().for_each(|partition| self.excuse(partition, Durability::Memory));
         self.look_for_wrong(node);
     }
 
-    /// From now on, writes of a partition that were to be in memory only may be lost.
-    fn excuse(&mut self, partition: u32) {
-        self.excused.entry(partition).or_insert(self.now);
+    /// Writes of a partition that were to be no more durable than this may have been lost by now.
+    fn excuse(&mut self, partition: u32, up_to: Durability) {
+        self.excuses.entry(partition).or_default().push(Excuse { at: self.now, up_to });
+    }
+
+    /// What goes on after a restart has what its disks have: what was to be in memory only may be lost, and what was not
+    /// flushed, if the power of one of them was cut while it was in sync.
+    fn excuse_resumed(&mut self, Resumed { partition, in_sync }: &Resumed) {
+        let has_lost = |(node, session): &(Node, u64)| {
+            self.machines.get(node).is_some_and(|machine| machine.cuts.contains(&(*partition, *session)))
+        };
+        let up_to = if in_sync.iter().any(has_lost) { Durability::Disk } else { Durability::Memory };
+        self.excuse(*partition, up_to);
     }
 
     fn look_for_wrong(&mut self, node: Node) {
@@ -307,12 +329,20 @@ impl World {
             return;
         }
         self.next_node += 1;
-        let Config { partitions, min_in_sync, eviction_per_mille, bug, .. } = self.config;
-        let settings = Settings { min_in_sync, ..Settings::default() };
+        let Config { partitions, min_in_sync, write_quorum, eviction_per_mille, bug, .. } = self.config;
+        let settings = Settings { min_in_sync, write_quorum, ..Settings::default() };
         let rules = Rules { partitions, settings, eviction_per_mille, bug };
         let seed = self.random.next();
         self.machines.insert(node, Machine::new(node, rules, seed));
         self.start(node, false);
+    }
+
+    /// Takes the power from a node, whether it runs or not.
+    pub(crate) fn cut_power(&mut self, node: Node) {
+        self.crash(node);
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.lose_power();
+        }
     }
 
     pub(crate) fn crash(&mut self, node: Node) {
@@ -347,16 +377,18 @@ impl World {
         self.at(now + offset, Event::Sweep(node, session));
     }
 
-    /// Whether every partition of which a node has an in-sync copy has another one.
+    /// Whether every write of the partitions of which a node has an in-sync copy is on another one, too. Of a quorum fewer
+    /// disks may be lost than have a write.
     fn may_wipe(&self, node_id: Node) -> bool {
         (0..self.config.partitions).all(|partition| {
             let Partition { in_sync, sessions, .. } = self.master.entry(partition);
-            let has_data = |id: &String| {
-                let machine = self.machines.get(&node(id));
-                machine.is_some_and(|machine| sessions.get(id).is_some_and(|session| machine.data_since <= *session))
+            let has_data = |id: &&String| {
+                let machine = self.machines.get(&node(id)).filter(|machine| machine.node != node_id);
+                machine.is_some_and(|machine| sessions.get(*id).is_some_and(|session| machine.data_since <= *session))
             };
-            !in_sync.iter().any(|id| node(id) == node_id)
-                || in_sync.iter().any(|id| node(id) != node_id && has_data(id))
+            let (copies, kept) = (in_sync.len(), in_sync.iter().filter(has_data).count());
+            let quorum = self.config.write_quorum.map_or(copies, |quorum| quorum.min(copies));
+            !in_sync.iter().any(|id| node(id) == node_id) || copies - kept < quorum
         })
     }
 
