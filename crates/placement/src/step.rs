@@ -16,7 +16,7 @@
 //! | a node should hold the partition and does not | learner added |
 //! | everyone wanted is in sync, and another one should be the primary | successor named |
 //! | the named successor no longer is the right one | successor withdrawn |
-//! | everyone wanted is in sync and answers, and there are others | released |
+//! | everyone wanted is in sync and answers, and there are others, of a quorum only such that answer | released |
 //!
 //! What is absent matters most. A primary that is merely silent keeps its partition. A copy that may come back with its
 //! data is waited for, while no other copy has all that was acknowledged. No step takes the last in-sync copy away. And
@@ -322,6 +322,10 @@ impl View<'_> {
     fn release_surplus(&self, current: &Partition, primary: &str) -> Option<Step> {
         let holds = |node: &String| current.in_sync.contains(node) && self.is_alive(node);
         if self.desired.is_empty() || !self.desired.iter().all(holds) {
+            return None;
+        }
+        // One of a quorum that is away may have what the primary, as long as it has not taken over, lacks.
+        if self.counts_all(current) && !current.in_sync.iter().all(|node| self.is_alive(node)) {
             return None;
         }
         let surplus = |node: &str| node != primary && !self.desired.iter().any(|d| d == node);

@@ -144,8 +144,8 @@ pub async fn merge(
             break;
         }
     }
-    copy.fetch_keys(Version(u64::MAX)).await?;
-    Ok(last)
+    // Of a write that was refused there is nothing but its key.
+    Ok(last.max(copy.fetch_keys(Version(u64::MAX)).await?))
 }
 
 /// The rows of the first names, and of how many.
@@ -234,8 +234,8 @@ impl<'a> Copy<'a> {
         Ok(self.last_version)
     }
 
-    /// Copies the idempotency keys of the writes up to a version.
-    async fn fetch_keys(&mut self, end: Version) -> Result<(), NodeError> {
+    /// Copies the idempotency keys of the writes up to a version. Returns that of the last one.
+    async fn fetch_keys(&mut self, end: Version) -> Result<Version, NodeError> {
         let mut after = Version::NONE;
         while after < end {
             let page = self.ask(Fetch { keys_after: Some(after.0), ..self.fetch.clone() }).await?;
@@ -246,7 +246,7 @@ impl<'a> Copy<'a> {
             self.driver.disk.ingest_keys(self.partition, page.keys).await?;
             self.transfers.pace(bytes).await;
         }
-        Ok(())
+        Ok(after)
     }
 
     async fn fetch_names(&mut self, mut names: Vec<Bytes>) -> Result<(), NodeError> {

@@ -105,9 +105,12 @@ impl<W> Engine<W> {
     /// Lets reads see a change.
     fn show(&mut self, change: &Change, step: &mut Step<'_, W>) {
         let (name, version) = (change.name(), change.version());
+        // What was found in a takeover is on the disk when it is committed, and the disk may have a later write of the key
+        // that was found nowhere else: it was there before the process began, or came with a merge.
+        let is_own = self.pending.get(name).is_some_and(|pending| pending.iter().any(|one| one.version == version));
         match change {
-            Change::Put(entry) => step.near.insert(entry.clone()),
-            Change::Delete { .. } => step.near.remove(name),
+            Change::Put(entry) if is_own => step.near.insert(entry.clone()),
+            Change::Put(_) | Change::Delete { .. } => step.near.remove(name),
             Change::Note { .. } => {}
         }
         let same = |pending: &&mut Pending| pending.version == version;

@@ -34,7 +34,9 @@ use crate::planted::Bug;
 /// Three to five nodes with everything that can go wrong.
 fn small(seed: u64) -> Config {
     let mut random = Random::new(!seed);
-    let (factor, quorum) = random.pick(&[(2, None), (2, None), (3, None), (3, Some(2)), (3, Some(2))]).unwrap();
+    let strategies =
+        [(2, None), (2, None), (2, None), (3, None), (3, Some(2)), (3, Some(2)), (3, Some(1)), (5, Some(3))];
+    let (factor, quorum) = random.pick(&strategies).unwrap();
     Config {
         seed,
         nodes: random.pick(&[3, 4, 5]).unwrap(),

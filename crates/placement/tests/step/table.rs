@@ -139,6 +139,16 @@ fn a_lost_copy_of_a_quorum_is_the_primarys_to_judge_while_the_others_may_tell_it
 }
 
 #[test]
+fn a_surplus_copy_of_a_quorum_that_is_away_is_the_primarys_to_judge() {
+    let current = entry(&["a", "b", "c", "d"], &[]);
+    let quorum = |holder| Case { write_quorum: Some(2), ..case(&["a", "b", "c"], &[("d", as_holder(holder))]) };
+    for holder in [Holder::Silent, Holder::Gone, Holder::Restarted { settled: true }] {
+        quorum(holder).expect_none(&current);
+    }
+    quorum(Holder::Alive).expect(&current, Reason::Released, &entry(&["a", "b", "c"], &[]));
+}
+
+#[test]
 fn a_learner_that_is_silent_or_leaving_or_not_wanted_is_given_up() {
     let current = entry(&["a"], &["b"]);
     let dropped = entry(&["a"], &[]);

@@ -91,7 +91,6 @@ impl Ownership {
         });
         let last = merged.await;
         self.driver.protocol(partition, |replica, _, _| replica.observe(last));
-        self.inner().strangers.remove(&partition);
         self.lead(partition);
         for other in others {
             self.driver.protocol(partition, |replica, now, effects| replica.refused(other, true, now, effects));

@@ -77,10 +77,10 @@ pub(crate) fn check(history: &[Operation], world: &World) -> Result<(), String> 
         });
         known.in_doubt |= in_doubt;
         match (known.answer, definite) {
-            (Some((_, first)), Some((at, second))) if !is_same(first, second) => {
+            (Some((first_at, first)), Some((at, second))) if !is_same(first, second) => {
                 let is_note = matches!(first, Reply::ConditionFailed(_) | Reply::Missing(_));
                 let durability = if is_note { Durability::Memory } else { known.call.durability };
-                if lost_at(excuses(call), durability, known.called_at) > at {
+                if lost_at(excuses(call), durability, known.called_at) > at.max(first_at) {
                     return Err(format!("operation {number} repeats {}: {first:?}, then {second:?}", call.first));
                 }
                 known.in_doubt = true;

@@ -95,6 +95,7 @@ impl Machine {
             }
             (Page::Keys { keys, .. }, Part::Keys(_)) => {
                 merging.next = keys.last().map_or(Part::Done, |first| Part::Keys(Version(first.version)));
+                merging.last = keys.iter().map(|first| Version(first.version)).fold(merging.last, Version::max);
                 keys.iter().for_each(|first| self.memory.note(partition, &first.key));
                 Work::StoreKeys(keys)
             }
@@ -116,7 +117,6 @@ impl Machine {
         }
         let (last, others) = (merging.last, std::mem::take(&mut merging.others));
         self.protocol(partition, now, |replica, _, _| replica.observe(last));
-        self.strangers.remove(&partition);
         self.lead(partition, now);
         for other in others {
             self.protocol(partition, now, |replica, now, out| replica.refused(&other, true, now, out));

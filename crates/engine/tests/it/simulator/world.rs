@@ -26,8 +26,8 @@ const CONTROL: u64 = 500;
 const GATHER: u64 = 20;
 /// No request has more stages than five, each of five seconds, behind three seconds of waiting for the role.
 const ANSWERED_WITHIN: u64 = 30_000;
-/// No more waits for a disk than what so few clients can ask for.
-const MOST_QUEUED: usize = 2_000;
+/// No more waits for a disk than what so few clients can ask for, and is sent again to a copy that no write waits for.
+const MOST_QUEUED: usize = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
