@@ -71,7 +71,7 @@ impl Events {
     /// # Errors
     /// [`Error`].
     pub async fn open(self) -> Result<impl Stream<Item = Result<Event, Error>> + Send + Unpin, Error> {
-        let mut listening = Listening { events: self, last: None, messages: None };
+        let mut listening = Listening { events: self, last: None, messages: None, backoff: BACKOFF };
         listening.connect().await?;
         Ok(Box::pin(stream::unfold(Some(listening), |listening| async {
             let mut listening = listening?;
@@ -88,12 +88,14 @@ struct Listening {
     /// The id of the last event.
     last: Option<String>,
     messages: Option<Messages>,
+    backoff: Backoff,
 }
 
 impl Listening {
     async fn next(&mut self) -> Result<Event, Error> {
         loop {
             let Some(messages) = &mut self.messages else {
+                sleep(self.backoff.pause(rand::random())).await;
                 self.connect().await?;
                 continue;
             };
@@ -101,10 +103,9 @@ impl Listening {
                 self.messages = None;
                 continue;
             };
+            self.backoff.reset();
             let event = read(&message).map_err(|failure| failure.into_error(false))?;
-            if !message.id.is_empty() {
-                self.last = Some(message.id);
-            }
+            self.last = Some(message.id);
             if let Some(event) = event {
                 return Ok(event);
             }
@@ -113,28 +114,40 @@ impl Listening {
 
     /// Asks the masters until one answers.
     async fn connect(&mut self) -> Result<(), Error> {
-        let shared = &self.events.connection.shared;
-        let (deadline, mut backoff) = (Instant::now() + shared.timeout, BACKOFF);
+        let shared = self.events.connection.shared.clone();
+        let deadline = Instant::now() + shared.timeout;
         loop {
             let url = shared.router.master();
-            let client = master::Client::new_with_client(url, shared.http.client.clone());
-            let bucket = Some(self.events.connection.bucket_name());
-            let (last, prefix) = (self.last.as_deref(), self.events.prefix.as_deref());
-            let failure = match timeout(SILENCE, client.follow_events(bucket, prefix, last)).await {
-                Ok(Ok(answer)) => {
-                    self.messages = Some(Box::pin(not_silent(answer.into_inner_stream()).eventsource()));
-                    return Ok(());
-                }
-                Ok(Err(error)) => failure(error).await,
+            let failure = match timeout(SILENCE, self.begin(url, &shared.http.client)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(failure)) => failure,
                 Err(_) => Failure::Broken(format!("{url} did not answer within {SILENCE:?}")),
             };
-            let pause = backoff.pause(rand::random());
+            let pause = self.backoff.pause(rand::random());
             if !failure.may_pass() || Instant::now() + pause >= deadline {
                 return Err(failure.into_error(false));
             }
             shared.router.leave_master(url);
             sleep(pause).await;
         }
+    }
+
+    /// Begins at a master. Its first message says where the stream is, which matters to whoever has seen no event yet.
+    async fn begin(&mut self, url: &str, client: &reqwest::Client) -> Result<(), Failure> {
+        let client = master::Client::new_with_client(url, client.clone());
+        let bucket = Some(self.events.connection.bucket_name());
+        let answer = match client.follow_events(bucket, self.events.prefix.as_deref(), self.last.as_deref()).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(failure(error).await),
+        };
+        let mut messages: Messages = Box::pin(not_silent(answer.into_inner_stream()).eventsource());
+        match messages.next().await {
+            Some(Ok(first)) => self.last.get_or_insert(first.id),
+            Some(Err(error)) => return Err(Failure::Broken(chain(&error))),
+            None => return Err(Failure::Broken(format!("{url} ended the stream before it began"))),
+        };
+        self.messages = Some(messages);
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod batches;
+mod events;
 mod fake;
 mod reads;
 mod repetitions;
