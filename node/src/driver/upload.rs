@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -38,8 +38,9 @@ const MAX_ROWS: u32 = 8_192;
 pub(super) const LOADS: usize = 8;
 /// How often what waits is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often what waits is counted.
+/// How often what waits is counted, and how many times as long as that takes is the pause at least.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
+const COUNT_SHARE: u32 = 30;
 /// Pauses after failures.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// Bytes of values that are stored by themselves, with one segment; and how many of them may fail.
@@ -102,6 +103,7 @@ fn age(at: u64) -> Duration {
 /// Counts what waits, also while the object store does not answer.
 async fn count_all(driver: &Driver) {
     loop {
+        let began = Instant::now();
         match driver.disk.backlog(&driver.partitions.served()).await {
             Ok((pending, oldest)) => {
                 driver.metrics.uploads_pending.set(pending.cast_signed());
@@ -109,7 +111,7 @@ async fn count_all(driver: &Driver) {
             }
             Err(error) => tracing::warn!(%error, "the uploads that wait cannot be counted"),
         }
-        tokio::time::sleep(COUNT_INTERVAL).await;
+        tokio::time::sleep(COUNT_INTERVAL.max(began.elapsed() * COUNT_SHARE)).await;
     }
 }
 

@@ -7,6 +7,7 @@ mod explain;
 mod healthcheck;
 mod idempotency;
 mod listing;
+mod log;
 mod messages;
 mod model;
 mod places;

@@ -30,7 +30,7 @@ pub(crate) struct TestStore {
     pub(crate) driver: Arc<Driver>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) transfers: Transfers,
-    directory: TempDir,
+    pub(crate) directory: TempDir,
     lru_size: usize,
 }
 

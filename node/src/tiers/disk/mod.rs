@@ -5,6 +5,7 @@
 
 mod idempotency;
 mod loader;
+mod log;
 mod maintenance;
 mod notes;
 mod places;

@@ -19,7 +19,9 @@ use sqlx::{
 };
 
 use super::{
-    COLUMNS, Mark, Row, idempotency, notes,
+    COLUMNS, Mark, Row, idempotency,
+    log::Log,
+    notes,
     queue::{Committed, Job, Queue, Write},
 };
 use crate::error::NodeError;
@@ -36,7 +38,7 @@ pub(super) async fn run(
     tracks_uploads: bool,
     committed: Committed,
 ) {
-    let mut flushing = false;
+    let (mut flushing, mut log) = (false, Log::of(&options));
     while let Some(jobs) = queue.take().await {
         queue.begin();
         let mut writes = Vec::with_capacity(jobs.len());
@@ -69,6 +71,7 @@ pub(super) async fn run(
             (connection, flushing) = (another, false);
             queue.take_again();
         }
+        log.keep_short(&mut connection).await;
         queue.end();
     }
     super::close(connection).await;
