@@ -35,6 +35,12 @@ pub(crate) enum Bug {
     QuorumNotMerged,
     /// It takes over nothing from those whom the map named before, whatever they have forgotten since.
     StrangersForgotten,
+    /// A restore does not end with a checkpoint.
+    RestoreWithoutCheckpoint,
+    /// A restore believes what is below the watermark and not listed.
+    DeadRecordsBelieved,
+    /// Deletions do not wait for their upload.
+    DeletionsNotUploaded,
 }
 
 impl Bug {
@@ -42,7 +48,7 @@ impl Bug {
         matches!(self, Self::QuorumNotMerged | Self::StrangersForgotten)
     }
 
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -59,5 +65,8 @@ impl Bug {
         Self::AdoptedUnflushed,
         Self::QuorumNotMerged,
         Self::StrangersForgotten,
+        Self::RestoreWithoutCheckpoint,
+        Self::DeadRecordsBelieved,
+        Self::DeletionsNotUploaded,
     ];
 }

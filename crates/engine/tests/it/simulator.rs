@@ -2,14 +2,17 @@
 //! everything that goes wrong, in one process and without a clock. `CAIRN_SEED=17` plays one seed again, and tells what
 //! happens in it; `CAIRN_SEEDS=100000` plays more of them, and `CAIRN_FIRST_SEED` others.
 
+mod bucket;
 mod calls;
 mod check;
+mod checkpoints;
 mod clients;
 mod copy;
 mod disk;
 mod faults;
 mod follow;
 mod history;
+mod lives;
 mod loader;
 mod machine;
 mod master;
@@ -18,9 +21,12 @@ mod merge;
 mod network;
 mod outcome;
 mod random;
+mod restored;
+mod restoring;
 mod roles;
 mod storage;
 mod tables;
+mod uploads;
 mod world;
 
 use std::{ops::Range, time::Instant};
@@ -49,6 +55,9 @@ fn small(seed: u64) -> Config {
         lost_per_mille: 100,
         eviction_per_mille: random.pick(&[0, 300, 900]).unwrap(),
         flushed_per_mille: random.pick(&[20, 100, 300]).unwrap(),
+        upload_linger: random.pick(&[300, 2_000, 6_000]).unwrap(),
+        bucket_fails_per_mille: random.pick(&[0, 50, 300]).unwrap(),
+        loses_disks: random.chance(400),
         faults_until: 20_000,
         bug: None,
     }
@@ -106,7 +115,7 @@ fn bugs_of_a_driver_are_found() {
         // Each in clusters in which it can do harm; from this seed on all of them are found soon.
         let (factor, write_quorum) = if bug.is_of_quorums() { (3, Some(2)) } else { (2, None) };
         let config = |seed| Config { bug: Some(bug), factor, write_quorum, ..small(seed) };
-        let (failure, ..) = first_failure(1_300..5_000, config);
+        let (failure, ..) = first_failure(20_000..24_000, config);
         let Some((seed, error)) = failure else {
             eprintln!("{bug:?} is not found");
             continue;

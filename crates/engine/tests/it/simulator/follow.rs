@@ -53,6 +53,7 @@ impl Machine {
                 };
                 self.answer(partition, to, from, answer);
             }
+            Message::Uploaded { epoch, marks } => self.hear_of_upload(partition, &from, &to, epoch, marks),
             Message::Fetch(fetch) => {
                 let me = self.me.clone();
                 self.serve_fetch(partition, &from, me, fetch, now);
