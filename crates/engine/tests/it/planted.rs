@@ -35,6 +35,10 @@ pub(crate) enum Bug {
     QuorumNotMerged,
     /// It takes over nothing from those whom the map named before, whatever they have forgotten since.
     StrangersForgotten,
+    /// What was uploaded counts, whoever leads by then.
+    LateUploadCounts,
+    /// A segment may go although it has what the checkpoint does not speak of.
+    WatermarkIgnored,
     /// A restore does not end with a checkpoint.
     RestoreWithoutCheckpoint,
     /// A restore believes what is below the watermark and not listed.
@@ -48,7 +52,7 @@ impl Bug {
         matches!(self, Self::QuorumNotMerged | Self::StrangersForgotten)
     }
 
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -65,6 +69,8 @@ impl Bug {
         Self::AdoptedUnflushed,
         Self::QuorumNotMerged,
         Self::StrangersForgotten,
+        Self::LateUploadCounts,
+        Self::WatermarkIgnored,
         Self::RestoreWithoutCheckpoint,
         Self::DeadRecordsBelieved,
         Self::DeletionsNotUploaded,

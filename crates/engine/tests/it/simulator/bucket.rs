@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use cairn_api_spec::Version;
 use cairn_engine::Change;
 use cairn_object_tier::{CheckpointName, Record, SegmentName, rules::restore};
 
@@ -17,6 +18,8 @@ const LATE: u64 = 60_000;
 /// A record of a segment, with its value.
 pub(crate) struct Packed {
     pub(crate) partition: u32,
+    /// The epoch under which it was gathered.
+    pub(crate) epoch: u64,
     pub(crate) record: Record,
     pub(crate) change: Change,
 }
@@ -24,6 +27,14 @@ pub(crate) struct Packed {
 pub(crate) struct Segment {
     pub(crate) name: Arc<SegmentName>,
     pub(crate) rows: Vec<Packed>,
+}
+
+impl Segment {
+    /// The epoch under which it was gathered, and its newest version, of a partition.
+    pub(crate) fn section(&self, partition: u32) -> Option<(u64, Version)> {
+        let rows = self.rows.iter().filter(|row| row.partition == partition);
+        rows.map(|row| (row.epoch, row.record.version)).max_by_key(|(_, version)| *version)
+    }
 }
 
 pub(crate) struct Checkpoint {
@@ -37,6 +48,9 @@ pub(crate) enum Ask {
     PutSegment(Arc<Segment>),
     PutCheckpoint(Arc<Checkpoint>),
     RemoveCheckpoint(CheckpointName),
+    RemoveSegment(Arc<SegmentName>),
+    /// All segments.
+    Segments,
     /// The names of a partition's checkpoints, and of all segments.
     List(u32),
     /// A partition's newest checkpoint.
@@ -60,6 +74,8 @@ impl Ask {
                 format!("{} {rows:?}", checkpoint.name)
             }
             Self::RemoveCheckpoint(name) => format!("remove {name}"),
+            Self::RemoveSegment(name) => format!("remove {name}"),
+            Self::Segments => "list for the collector".to_owned(),
             Self::List(partition) => format!("list for partition {partition}"),
             Self::Newest(partition) => format!("read the newest checkpoint of partition {partition}"),
             Self::Read(checkpoint, _) => format!("restore from {checkpoint:?}"),
@@ -99,6 +115,8 @@ impl Bucket {
             Ask::PutSegment(segment) => drop(self.segments.insert(segment.name.clone(), segment)),
             Ask::PutCheckpoint(checkpoint) => drop(self.checkpoints.insert(checkpoint.name.clone(), checkpoint)),
             Ask::RemoveCheckpoint(name) => drop(self.checkpoints.remove(&name)),
+            Ask::RemoveSegment(name) => drop(self.segments.remove(&name)),
+            Ask::Segments => return Found::Objects(None, self.segments.values().cloned().collect()),
             Ask::List(partition) => {
                 return Found::Names(self.names(partition).cloned().collect(), self.segments.keys().cloned().collect());
             }
@@ -139,7 +157,7 @@ impl World {
                 self.at(late, Event::Bucket(request, false));
             }
             _ => {
-                let later = self.now + self.random.between(100, 8_000);
+                let later = self.now + self.random.between(100, 14_000);
                 self.at(later, Event::Bucket(request, true));
             }
         }
@@ -148,6 +166,9 @@ impl World {
     pub(crate) fn execute(&mut self, request: &Request, is_told: bool) {
         if let Some(story) = &mut self.master.story {
             story.push(format!("{} ms: of node {}: {}", self.now, request.from, request.ask.story()));
+        }
+        if let Ask::RemoveSegment(name) = &request.ask {
+            self.check_removal(name);
         }
         let found = self.bucket.execute(request.ask.clone());
         if is_told {

@@ -13,6 +13,7 @@ use cairn_engine::{Effect, Engine, JobId, Loaded, Moment, NodeId, Payload, ReadI
 use cairn_replication::{Effect as ReplicaEffect, Member, Replica, Settings};
 
 use super::{
+    collecting::Collecting,
     copy::Doing,
     disk::{Disk, Done},
     loader::{Loader, Look},
@@ -103,6 +104,7 @@ pub(crate) struct Machine {
     pub(crate) strangers: BTreeMap<u32, Vec<Process>>,
     pub(crate) attempts: u64,
     pub(crate) uploads: Uploads,
+    pub(crate) collecting: Collecting,
     /// How far the wall clock is from the true time, as long as nothing is wrong with it, and now.
     base_skew: i64,
     skew: i64,
@@ -144,6 +146,7 @@ impl Machine {
             strangers: BTreeMap::new(),
             attempts: 0,
             uploads: Uploads::default(),
+            collecting: Collecting::default(),
             base_skew: skew,
             skew,
             clock_is_off: false,
@@ -174,7 +177,7 @@ impl Machine {
         self.doing.clear();
         self.strangers.clear();
         self.owed.clear();
-        self.uploads = Uploads::default();
+        (self.uploads, self.collecting) = (Uploads::default(), Collecting::default());
         self.sessions = Arc::default();
         (self.seen, self.leaving, self.paused_until, self.clock_is_off) = (0, false, 0, false);
     }

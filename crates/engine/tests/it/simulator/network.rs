@@ -9,10 +9,12 @@ use cairn_api_spec::{
     peer::FirstOutcome,
 };
 use cairn_engine::{NodeId, Payload, Replicated};
+use cairn_object_tier::SegmentName;
 use cairn_replication::{Collected, Header, Member};
 
 use super::{
     bucket::{Ask, Found},
+    collecting::Release,
     history::{Call, Reply},
     random::Random,
     tables::Row,
@@ -96,6 +98,9 @@ pub(crate) enum Message {
         epoch: u64,
         marks: Vec<Mark>,
     },
+    /// Whether a segment may go, as far as the partition is concerned.
+    Release(Release),
+    Released(Arc<SegmentName>),
     /// The process does not run any more.
     Down,
     Fetch(Fetch),
@@ -107,7 +112,12 @@ impl Message {
     pub(crate) fn is_answer(&self) -> bool {
         !matches!(
             self,
-            Self::Append { .. } | Self::Renew { .. } | Self::Collect { .. } | Self::Fetch(_) | Self::Uploaded { .. }
+            Self::Append { .. }
+                | Self::Renew { .. }
+                | Self::Collect { .. }
+                | Self::Fetch(_)
+                | Self::Uploaded { .. }
+                | Self::Release(_)
         )
     }
 }

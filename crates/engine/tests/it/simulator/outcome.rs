@@ -98,7 +98,11 @@ impl World {
                     && replica.entry().epoch == entry.epoch
             });
             let is_whole = entry.in_sync.len() == copies && entry.learners.is_empty() && entry.successor.is_none();
-            (!serves || !is_whole).then(|| format!("{} ms: partition {partition} is not whole: {entry:?}", self.now))
+            (!serves || !is_whole).then(|| {
+                let replica = engine.map(|engine| (engine.replica().role(), engine.replica().lag()));
+                let lease = engine.map(|engine| engine.replica().lease_until());
+                format!("{} ms: partition {partition} is not whole: {entry:?}, {replica:?} {lease:?}", self.now)
+            })
         })
     }
 

@@ -23,11 +23,12 @@ use super::{
     network::{BUCKET, Body, Message, Process},
     tables::Row,
 };
+use crate::planted::Bug;
 
 /// Rows of one segment, at most.
 const MOST_ROWS: usize = 8;
 /// How long the bucket's answer is waited for.
-pub(crate) const PATIENCE: u64 = 5_000;
+pub(crate) const PATIENCE: u64 = 12_000;
 /// A pause after a failure.
 const REST: u64 = 250;
 
@@ -122,6 +123,9 @@ impl Machine {
         if self.uploads.under_way.as_ref().is_some_and(|under_way| under_way.number == number) {
             return self.segment_stored(matches!(found, Found::Done), now);
         }
+        if let (true, Found::Objects(_, segments)) = (self.collecting.number == number, &found) {
+            return self.begin_round(segments.clone(), now);
+        }
         let making = self.uploads.making.iter().find(|(_, making)| making.number == number);
         if let Some(partition) = making.map(|(partition, _)| *partition) {
             return self.checkpoint_answered(partition, found, now);
@@ -138,6 +142,7 @@ impl Machine {
             self.give_up_segment(now);
         }
         self.look_after_checkpoints(now);
+        self.look_after_segments(now);
         if self.uploads.under_way.is_some() || now < self.uploads.rests_until || now < self.disk.hangs_until {
             return;
         }
@@ -165,7 +170,8 @@ impl Machine {
         let packed = |(offset, row): (usize, &Row)| {
             let is_value = matches!(row.change, Change::Put(_));
             let place = is_value.then(|| Place::Packed { segment: name.clone(), offset: offset as u64 });
-            Packed { partition: row.partition, record: row.record(place), change: row.change.clone() }
+            let epoch = leads.get(&row.partition).map_or(0, |lead| lead.epoch);
+            Packed { partition: row.partition, epoch, record: row.record(place), change: row.change.clone() }
         };
         let mut found: Vec<&Row> = self.disk.tables.rows.values().filter(gathered).collect();
         found.sort_by_key(|row| row.change.at());
@@ -191,10 +197,11 @@ impl Machine {
 
     /// The bucket has the segment, or says that it has not: what this node still leads as it did counts.
     fn segment_stored(&mut self, is_stored: bool, now: u64) {
+        let fences = !self.has(Bug::LateUploadCounts);
         let counting: BTreeSet<u32> = match &self.uploads.under_way {
             Some(UnderWay { leads, .. }) => leads
                 .iter()
-                .filter(|(partition, lead)| counts(**lead, self.lead_of(**partition, now)))
+                .filter(|(partition, lead)| !fences || counts(**lead, self.lead_of(**partition, now)))
                 .map(|(partition, _)| *partition)
                 .collect(),
             None => return,
