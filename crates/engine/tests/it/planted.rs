@@ -52,6 +52,32 @@ impl Bug {
         matches!(self, Self::QuorumNotMerged | Self::StrangersForgotten)
     }
 
+    pub(crate) fn is_of_the_bucket(self) -> bool {
+        matches!(
+            self,
+            Self::LateUploadCounts
+                | Self::WatermarkIgnored
+                | Self::RestoreWithoutCheckpoint
+                | Self::DeadRecordsBelieved
+                | Self::DeletionsNotUploaded
+        )
+    }
+
+    /// From here on it is found soon.
+    pub(crate) fn first_seed(self) -> u64 {
+        match self {
+            Self::FailureNotTold => 20_450,
+            Self::AdoptedUnflushed => 20_700,
+            Self::DeletionsNotUploaded => 20_350,
+            _ => 20_000,
+        }
+    }
+
+    /// It takes too many seeds to be looked for each time: only when asked for by name.
+    pub(crate) fn is_rare(self) -> bool {
+        matches!(self, Self::LateUploadCounts | Self::RestoreWithoutCheckpoint)
+    }
+
     pub(crate) const ALL: [Self; 21] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
