@@ -35,6 +35,16 @@ pub(crate) enum Bug {
     QuorumNotMerged,
     /// It takes over nothing from those whom the map named before, whatever they have forgotten since.
     StrangersForgotten,
+    /// What was uploaded counts, whoever leads by then.
+    LateUploadCounts,
+    /// A segment may go although it has what the checkpoint does not speak of.
+    WatermarkIgnored,
+    /// A restore does not end with a checkpoint.
+    RestoreWithoutCheckpoint,
+    /// A restore believes what is below the watermark and not listed.
+    DeadRecordsBelieved,
+    /// Deletions do not wait for their upload.
+    DeletionsNotUploaded,
 }
 
 impl Bug {
@@ -42,7 +52,33 @@ impl Bug {
         matches!(self, Self::QuorumNotMerged | Self::StrangersForgotten)
     }
 
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) fn is_of_the_bucket(self) -> bool {
+        matches!(
+            self,
+            Self::LateUploadCounts
+                | Self::WatermarkIgnored
+                | Self::RestoreWithoutCheckpoint
+                | Self::DeadRecordsBelieved
+                | Self::DeletionsNotUploaded
+        )
+    }
+
+    /// From here on it is found soon.
+    pub(crate) fn first_seed(self) -> u64 {
+        match self {
+            Self::FailureNotTold => 20_450,
+            Self::AdoptedUnflushed => 20_700,
+            Self::DeletionsNotUploaded => 20_350,
+            _ => 20_000,
+        }
+    }
+
+    /// It takes too many seeds to be looked for each time: only when asked for by name.
+    pub(crate) fn is_rare(self) -> bool {
+        matches!(self, Self::LateUploadCounts | Self::RestoreWithoutCheckpoint)
+    }
+
+    pub(crate) const ALL: [Self; 21] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -59,5 +95,10 @@ impl Bug {
         Self::AdoptedUnflushed,
         Self::QuorumNotMerged,
         Self::StrangersForgotten,
+        Self::LateUploadCounts,
+        Self::WatermarkIgnored,
+        Self::RestoreWithoutCheckpoint,
+        Self::DeadRecordsBelieved,
+        Self::DeletionsNotUploaded,
     ];
 }

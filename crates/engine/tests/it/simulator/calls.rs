@@ -2,7 +2,7 @@
 
 use cairn_api_spec::{
     Outcome, Version,
-    operation::{Metadata, Removal, Tier},
+    operation::{Durability, Metadata, Removal, Tier},
     version::Condition,
 };
 use cairn_engine::{Change, Entry, Near, Request, Verb};
@@ -50,6 +50,9 @@ impl Machine {
             ..Request::new(name, verb)
         };
         self.owed.insert(number, (partition, now));
+        if call.is_write() && call.durability == Durability::Object {
+            self.uploads.awaited.insert(number, now);
+        }
         self.drive(partition, now, |engine, step| engine.submit(request, number, step));
     }
 
@@ -82,7 +85,7 @@ impl Machine {
                 Change::Put(entry) if !entry.is_live(wall) && engine.published().serving > 0 => {
                     expired.push((name.clone(), entry.version()));
                 }
-                Change::Delete { version, .. } => {
+                Change::Delete { version, .. } if row.uploaded => {
                     let replica = engine.replica();
                     let holds = matches!(replica.role(), Role::Serving | Role::Replica);
                     if holds && replica.entry().learners.is_empty() && *version <= replica.stable() {

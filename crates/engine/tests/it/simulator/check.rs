@@ -3,7 +3,7 @@
 //!
 //! Calls with one idempotency key are one write: it happens at most once, and every answer says the same. Where a
 //! partition goes on with what the disk of a restarted node has, what was to be in memory only, and after a power cut what was
-//! not to be flushed, may be gone from then on.
+//! not to be flushed, may be gone from then on; where it begins anew, all but what was answered as uploaded.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +79,9 @@ pub(crate) fn check(history: &[Operation], world: &World) -> Result<(), String> 
         match (known.answer, definite) {
             (Some((first_at, first)), Some((at, second))) if !is_same(first, second) => {
                 let is_note = matches!(first, Reply::ConditionFailed(_) | Reply::Missing(_));
-                let durability = if is_note { Durability::Memory } else { known.call.durability };
+                // The bucket has no idempotency keys.
+                let durability =
+                    if is_note { Durability::Memory } else { known.call.durability.min(Durability::Fsync) };
                 if lost_at(excuses(call), durability, known.called_at) > at.max(first_at) {
                     return Err(format!("operation {number} repeats {}: {first:?}, then {second:?}", call.first));
                 }
@@ -150,7 +152,8 @@ impl KeyHistory<'_> {
         if !may_be || write.call.key != self.key || write.called_at > answered_at {
             return self.wrong("a value of a write that did not happen", operation, Some(write));
         }
-        let is_excused = lost_at(self.excuses, write.call.durability, write.called_at) < u64::MAX;
+        let durability = write.call.durability.min(Durability::Fsync);
+        let is_excused = lost_at(self.excuses, durability, write.called_at) < u64::MAX;
         let is_excused = is_excused || operation.call.eventual;
         let twice = self.states.iter().find(|(known, state)| {
             let (State::Value { writer: other, .. } | State::Gone { writer: other }) = state;
@@ -179,8 +182,13 @@ impl KeyHistory<'_> {
 
     /// When a version that was seen after a moment may be lost.
     fn lost_at(&self, version: Version, since: u64) -> u64 {
-        let durability = self.writer(version).map_or(Durability::Memory, |write| write.call.durability);
-        lost_at(self.excuses, durability, since)
+        let Some(write) = self.writer(version) else { return lost_at(self.excuses, Durability::Memory, since) };
+        let lost = lost_at(self.excuses, write.call.durability, since);
+        // Until it is answered, the bucket need not have it.
+        let answered = write.answer.filter(|(_, reply)| reply.version() == Some(version));
+        let uploaded_at = answered.map_or(u64::MAX, |(at, _)| at);
+        let with_disks = lost_at(self.excuses, write.call.durability.min(Durability::Fsync), since);
+        if with_disks < uploaded_at { with_disks } else { lost }
     }
 
     /// What was asked after something was answered must not be of an earlier version, and a write of a later one.
@@ -222,7 +230,15 @@ impl KeyHistory<'_> {
             let after = matches!(operation.answer, Some((_, Reply::Deleted(deleted))) if *deleted > version);
             is_delete && (after || operation.in_doubt)
         };
-        !self.is_live(version, at) || self.operations.iter().any(deletes)
+        // What a lost write has replaced is not in the bucket any more.
+        let replaces = |operation: &Logical<'_>, lost_at: u64| {
+            let after = operation.answer.is_some_and(|(_, reply)| reply.version() > Some(version));
+            operation.call.is_write() && operation.called_at < lost_at && (after || operation.in_doubt)
+        };
+        let lost = self.excuses.iter().filter(|excuse| excuse.up_to >= Durability::Fsync && excuse.at <= at);
+        !self.is_live(version, at)
+            || self.operations.iter().any(deletes)
+            || lost.into_iter().any(|excuse| self.operations.iter().any(|operation| replaces(operation, excuse.at)))
     }
 
     /// Whether a write may have happened of which nobody knows the version.

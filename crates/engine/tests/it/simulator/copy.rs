@@ -12,7 +12,9 @@ use super::{
     machine::{Local, Machine},
     merge::Merging,
     network::{Fetch, Fetched, Message, Node, Page, Part, Process, name, node},
+    restoring::Restoring,
     tables::{Held, Row},
+    uploads::PATIENCE as BUCKET_PATIENCE,
 };
 use crate::planted::Bug;
 
@@ -38,8 +40,8 @@ pub(crate) struct Doing {
 pub(crate) enum What {
     /// Waits until what was acknowledged is on the disk, then leads.
     Settle,
-    /// Begins anew, without data.
-    Restore(Held),
+    /// Begins anew, with what the bucket has.
+    Restore(Restoring),
     Disown,
     Drop,
     Learn(Learning),
@@ -79,6 +81,9 @@ impl Learning {
 impl Machine {
     /// Begins an attempt, or goes on after a pause.
     pub(crate) fn go_on(&mut self, partition: u32, attempt: u64, now: u64) {
+        if self.scan(partition, attempt, now) {
+            return;
+        }
         let Some(doing) = self.doing.get_mut(&partition).filter(|doing| doing.attempt == attempt) else { return };
         let work = match &mut doing.what {
             What::Settle => Work::Barrier,
@@ -105,6 +110,7 @@ impl Machine {
         match &mut doing.what {
             What::Learn(learning) => (learning.stays, learning.asked) = (false, None),
             What::Merge(merging) => merging.asked = None,
+            What::Restore(restoring) => restoring.asked = None,
             _ => {}
         }
         self.later(BACKOFF, Local::GoOn { partition, attempt });
@@ -112,6 +118,11 @@ impl Machine {
 
     /// A task of the disk has ended.
     pub(crate) fn task_done(&mut self, task: Task, is_done: bool, now: u64) {
+        if self.segment_marked(&task, is_done, now)
+            || self.checkpoint_stored(task.partition, task.attempt, is_done, now)
+        {
+            return;
+        }
         let Task { partition, attempt, work } = task;
         if let Work::Snapshot { learner, fetch } = work {
             if is_done {
@@ -125,13 +136,9 @@ impl Machine {
         }
         match (&mut doing.what, work) {
             (What::Settle, Work::Barrier) => self.lead(partition, now),
-            (What::Restore(held), Work::Drop) => {
-                let held = *held;
-                if !self.enqueue_task(partition, attempt, Work::Adopt(held)) {
-                    self.try_again(partition);
-                }
-            }
-            (What::Restore(_), Work::Adopt(_)) => self.lead(partition, now),
+            (What::Restore(_), Work::Drop) => self.begin_restore(partition, now),
+            (What::Restore(_), Work::StoreRows { .. }) => self.publish_restored(partition, now),
+            (What::Restore(_), Work::Adopt(_)) => self.end_restore(partition, now),
             (What::Merge(_), work) => self.merge_stored(partition, &work, now),
             (What::Disown, Work::Disown) => {
                 doing.what = What::Drop;
@@ -188,6 +195,12 @@ impl Machine {
         for partition in partitions {
             let learning = match self.doing.get(&partition).map(|doing| &doing.what) {
                 Some(What::Learn(learning)) => learning,
+                Some(What::Restore(restoring)) => {
+                    if restoring.asked.is_some_and(|at| at + BUCKET_PATIENCE <= now) {
+                        self.try_again(partition);
+                    }
+                    continue;
+                }
                 Some(What::Merge(merging)) => {
                     if merging.asked.as_ref().is_some_and(|(_, at)| at + PATIENCE <= now) {
                         self.skip_other(partition, now);
@@ -299,13 +312,18 @@ impl Machine {
     pub(crate) fn send_rows(&mut self, partition: u32, learner: &Process, fetch: &Fetch, above: &Bytes) {
         let of_partition = self.disk.tables.rows.iter().filter(|(_, row)| row.partition == partition);
         let mut rest = of_partition.filter(|(name, _)| *name > above);
-        let rows: Vec<Row> = rest.by_ref().take(PAGE).map(|(_, row)| row.clone()).collect();
+        let rows: Vec<Row> = rest.by_ref().take(PAGE).map(|(_, row)| for_copy(row)).collect();
         let next = rest.next().and(rows.last()).map(|row| Bytes::copy_from_slice(row.change.name()));
         let last = self.replica(partition).map_or(Version::NONE, Replica::last);
         let page = Page::Rows { copy: fetch.copy, rows, next, last };
         let fetched = Fetched { attempt: fetch.attempt, page };
         self.answer(partition, self.me.clone(), learner.clone(), Message::Fetched(fetched));
     }
+}
+
+/// A row as it is sent to another copy, which uploads a deletion once more.
+fn for_copy(row: &Row) -> Row {
+    Row { uploaded: row.uploaded && row.place.is_some(), ..row.clone() }
 }
 
 impl Learning {
@@ -319,7 +337,7 @@ impl Learning {
                 Some(version) => outdated.push((name, version)),
                 None => {}
             }
-            wanted.push(Row { uploaded: false, ..row });
+            wanted.push(row);
         }
         if next.is_none() {
             outdated.extend(std::mem::take(&mut self.mine));

@@ -10,6 +10,7 @@ use super::{
     network::{Fetch, Process},
     random::Random,
     tables::{Held, Row, Tables},
+    uploads::Mark,
 };
 use crate::planted::Bug;
 
@@ -54,6 +55,11 @@ pub(crate) enum Work {
         rows: Vec<Row>,
     },
     StoreKeys(Vec<FirstOutcome>),
+    /// What the bucket has, and what it does not have after all.
+    Mark {
+        marks: Vec<Mark>,
+        waiting: Vec<(Bytes, Version)>,
+    },
     Adopt(Held),
     /// Forgets deletions.
     Forget(Vec<(Bytes, Version)>),
@@ -143,7 +149,7 @@ impl Disk {
             self.tables.flush();
         }
         for write in &writes {
-            self.tables.store(write, self.bug != Some(Bug::KeysNotStored));
+            self.tables.store(write, self.bug);
         }
         let flush = writes.iter().any(|write| write.flush) && self.bug != Some(Bug::AnsweredBeforeFlush);
         self.commit(flush, random);

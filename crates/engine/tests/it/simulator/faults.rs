@@ -3,7 +3,7 @@
 use super::{
     network::{MASTER, Node},
     random::Random,
-    world::World,
+    world::{Config, World},
 };
 
 #[derive(Clone, Debug)]
@@ -48,12 +48,19 @@ pub(crate) enum Fault {
         ahead: i64,
     },
     Join,
+    /// All who hold a partition lose their disks, or all nodes.
+    LoseDisks(Option<u32>),
+    /// Requests to the bucket fail so often, of a thousand.
+    Bucket {
+        per_mille: u64,
+    },
     Drain(Node),
     Leave(Node),
 }
 
-/// A plan of faults that ends at `until`.
-pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> Vec<(u64, Fault)> {
+/// A plan of faults.
+pub(crate) fn plan(config: &Config, from: u64, random: &mut Random) -> Vec<(u64, Fault)> {
+    let Config { nodes, faults_until: until, .. } = *config;
     let mut plan = Vec::new();
     let mut at = from;
     loop {
@@ -63,8 +70,13 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
         }
         let node = u16::try_from(random.below(u64::from(nodes))).unwrap_or(0);
         let length = random.between(100, 7_000);
-        match random.below(27) {
-            0..=3 => {
+        match random.below(30) {
+            27 => bucket_fails(&mut plan, config, at, length, random),
+            28 | 29 if config.loses_disks => {
+                let partition = random.chance(600).then(|| u32::try_from(random.below(8)).unwrap_or(0));
+                plan.push((at, Fault::LoseDisks(partition)));
+            }
+            0..=3 | 28 | 29 => {
                 plan.push((at, Fault::Crash(node)));
                 plan.push((at + length, Fault::Start { node, wiped: random.chance(250) }));
             }
@@ -91,11 +103,7 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
             14 => plan.push((at, Fault::SlowReads { node, delay: random.between(1, 5_000) })),
             15 | 16 => plan.push((at, Fault::FailDisk { node, until: at + length / 4 })),
             17 => plan.push((at, Fault::HangDisk { node, until: at + length })),
-            18 | 19 => {
-                let ahead = i64::try_from(random.between(1_000, 3_600_000)).unwrap_or(0);
-                plan.push((at, Fault::Clock { node, ahead: if random.chance(300) { -ahead / 100 } else { ahead } }));
-                plan.push((at + length / 3, Fault::Clock { node, ahead: 0 }));
-            }
+            18 | 19 => set_clock(&mut plan, node, at, length, random),
             20 => plan.push((at, Fault::Clock { node, ahead: i64::try_from(random.below(801)).unwrap_or(0) - 400 })),
             21 => plan.push((at, Fault::Join)),
             22 => plan.push((at, Fault::Drain(node))),
@@ -115,6 +123,17 @@ pub(crate) fn plan(nodes: Node, from: u64, until: u64, random: &mut Random) -> V
             }
         }
     }
+}
+
+fn set_clock(plan: &mut Vec<(u64, Fault)>, node: Node, at: u64, length: u64, random: &mut Random) {
+    let ahead = i64::try_from(random.between(1_000, 3_600_000)).unwrap_or(0);
+    plan.push((at, Fault::Clock { node, ahead: if random.chance(300) { -ahead / 100 } else { ahead } }));
+    plan.push((at + length / 3, Fault::Clock { node, ahead: 0 }));
+}
+
+fn bucket_fails(plan: &mut Vec<(u64, Fault)>, config: &Config, at: u64, length: u64, random: &mut Random) {
+    plan.push((at, Fault::Bucket { per_mille: random.between(300, 1_000) }));
+    plan.push((at + length, Fault::Bucket { per_mille: config.bucket_fails_per_mille }));
 }
 
 fn start_all(plan: &mut Vec<(u64, Fault)>, nodes: Node, at: u64, length: u64, random: &mut Random) {
@@ -179,6 +198,7 @@ impl World {
             Fault::Drain(_) => self.master.drain(node),
             Fault::Leave(_) => machine.leaving = machine.is_up,
             Fault::PowerCut(_) | Fault::Cut(_) | Fault::Lose { .. } | Fault::Delay { .. } | Fault::Join => {}
+            Fault::LoseDisks(_) | Fault::Bucket { .. } => {}
         }
     }
 
@@ -188,6 +208,8 @@ impl World {
             Fault::Lose { per_mille } => self.network.loss_per_mille = per_mille,
             Fault::Delay { per_mille } => self.network.slow_per_mille = per_mille,
             Fault::Join => self.join(),
+            Fault::LoseDisks(partition) => self.lose_disks(partition),
+            Fault::Bucket { per_mille } => self.bucket.fails_per_mille = per_mille,
             Fault::PowerCut(nodes) => nodes.into_iter().for_each(|node| self.cut_power(node)),
             _ => {}
         }

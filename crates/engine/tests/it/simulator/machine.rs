@@ -5,25 +5,23 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use cairn_api_spec::{
-    Version,
     operation::{Durability, IdempotencyKey},
     peer::FirstOutcome,
 };
-use cairn_engine::{
-    Effect, Engine, Idempotency, JobId, Loaded, Moment, NodeId, Payload, ReadId, Replicated, Step, TierError,
-};
+use cairn_engine::{Effect, Engine, JobId, Loaded, Moment, NodeId, Payload, ReadId, Step, TierError};
 use cairn_replication::{Effect as ReplicaEffect, Member, Replica, Settings};
 
 use super::{
+    collecting::Collecting,
     copy::Doing,
-    disk::{Disk, Done, Job, Task, Work, Write},
+    disk::{Disk, Done},
     loader::{Loader, Look},
     memory::Memory,
     network::{Body, CLIENTS, Envelope, MASTER, Message, Node, Packet, Process, name, node},
     random::Random,
     tables::Tables,
+    uploads::{Mark, Uploads},
 };
 use crate::planted::Bug;
 
@@ -66,11 +64,6 @@ pub(crate) enum Local {
         partition: u32,
         attempt: u64,
     },
-    Uploaded {
-        partition: u32,
-        name: Bytes,
-        version: Version,
-    },
 }
 
 pub(crate) enum Out {
@@ -84,6 +77,8 @@ pub(crate) struct Rules {
     pub(crate) partitions: u32,
     pub(crate) settings: Settings,
     pub(crate) eviction_per_mille: u64,
+    /// How long rows gather before they are uploaded.
+    pub(crate) upload_linger: u64,
     pub(crate) bug: Option<Bug>,
 }
 
@@ -108,6 +103,8 @@ pub(crate) struct Machine {
     /// For each partition, in-sync processes that may have what no other one names.
     pub(crate) strangers: BTreeMap<u32, Vec<Process>>,
     pub(crate) attempts: u64,
+    pub(crate) uploads: Uploads,
+    pub(crate) collecting: Collecting,
     /// How far the wall clock is from the true time, as long as nothing is wrong with it, and now.
     base_skew: i64,
     skew: i64,
@@ -120,6 +117,10 @@ pub(crate) struct Machine {
     pub(crate) admitted: Vec<u32>,
     /// Partitions of which the disk has lost something in a power cut, with the session that wrote it.
     pub(crate) cuts: BTreeSet<(u32, u64)>,
+    /// What was uploaded and counts, partitions that were restored, and what must never be.
+    pub(crate) counted: Vec<Mark>,
+    pub(crate) restored: Vec<u32>,
+    pub(crate) wrong: Option<String>,
 }
 
 impl Machine {
@@ -144,6 +145,8 @@ impl Machine {
             doing: BTreeMap::new(),
             strangers: BTreeMap::new(),
             attempts: 0,
+            uploads: Uploads::default(),
+            collecting: Collecting::default(),
             base_skew: skew,
             skew,
             clock_is_off: false,
@@ -152,6 +155,9 @@ impl Machine {
             owed: BTreeMap::new(),
             admitted: Vec::new(),
             cuts: BTreeSet::new(),
+            counted: Vec::new(),
+            restored: Vec::new(),
+            wrong: None,
         };
         machine.me.session += 1;
         machine
@@ -171,6 +177,7 @@ impl Machine {
         self.doing.clear();
         self.strangers.clear();
         self.owed.clear();
+        (self.uploads, self.collecting) = (Uploads::default(), Collecting::default());
         self.sessions = Arc::default();
         (self.seen, self.leaving, self.paused_until, self.clock_is_off) = (0, false, 0, false);
     }
@@ -296,6 +303,7 @@ impl Machine {
     ) {
         match effect {
             Effect::Reply { to, result } => {
+                self.uploads.awaited.remove(&to);
                 assert!(self.owed.remove(&to).is_some(), "call {to} is answered twice");
                 self.send(CLIENTS, Body::Reply(to, result.into()));
             }
@@ -321,29 +329,6 @@ impl Machine {
             }
             Effect::Protocol(effect) => self.ask(partition, effect),
         }
-    }
-
-    fn persist(&mut self, partition: u32, write: &Replicated) -> Result<(), TierError> {
-        let Payload { change, durability, idempotency, .. } = write.data.clone();
-        let (awaited, flush) = (durability != Durability::Memory, durability >= Durability::Fsync);
-        self.enqueue(Job::Write(Write { partition, change, awaited, flush, idempotency, asked: None }))
-    }
-
-    /// Puts something into the disk's queue.
-    pub(crate) fn enqueue(&mut self, job: Job) -> Result<(), TierError> {
-        if let Job::Write(Write { partition, idempotency: Some(Idempotency { key, .. }), .. }) = &job {
-            self.memory.note(*partition, key.as_str());
-        }
-        if self.disk.push(job)? {
-            let delay = self.random.between(0, self.disk.delay);
-            self.later(delay, Local::Disk);
-        }
-        Ok(())
-    }
-
-    /// The same for what is no write.
-    pub(crate) fn enqueue_task(&mut self, partition: u32, attempt: u64, work: Work) -> bool {
-        self.enqueue(Job::Task(Task { partition, attempt, work })).is_ok()
     }
 
     fn ask(&mut self, partition: u32, effect: ReplicaEffect<NodeId, Payload>) {
@@ -373,6 +358,7 @@ impl Machine {
             Local::Tick => {
                 (0..self.rules.partitions).for_each(|partition| self.drive(partition, now, Engine::tick));
                 self.look_after_copies(now);
+                self.look_after_uploads(now);
             }
             Local::Heartbeat => self.heartbeat(),
             Local::Disk => self.work_disk(now),
@@ -393,7 +379,6 @@ impl Machine {
                 self.drive(partition, now, |engine, step| engine.recalled(job, result, step));
             }
             Local::GoOn { partition, attempt } => self.go_on(partition, attempt, now),
-            Local::Uploaded { partition, name, version } => self.uploaded(partition, &name, version, now),
         }
     }
 }

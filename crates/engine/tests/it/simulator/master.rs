@@ -47,6 +47,8 @@ pub(crate) struct Master {
     late: BTreeMap<(u32, Node), u64>,
     /// Partitions that go on with what the disks of restarted nodes have.
     pub(crate) resumed: Vec<Resumed>,
+    /// Partitions that begin anew, all their copies lost.
+    pub(crate) begun_anew: Vec<u32>,
     /// What has happened, if anybody asks.
     pub(crate) story: Option<Vec<String>>,
 }
@@ -65,6 +67,7 @@ impl Master {
             planned: vec![Vec::new(); partitions as usize],
             late: BTreeMap::new(),
             resumed: Vec::new(),
+            begun_anew: Vec::new(),
             story: None,
         }
     }
@@ -180,6 +183,10 @@ impl Master {
             let before = &self.partitions[next.id as usize].sessions;
             let was_in_sync = |id: &String| (node(id), before.get(id).copied().unwrap_or(0));
             self.resumed.push(Resumed { partition: next.id, in_sync: next.in_sync.iter().map(was_in_sync).collect() });
+        }
+        let before = self.partitions[next.id as usize].generation;
+        if before > 0 && before != next.generation {
+            self.begun_anew.push(next.id);
         }
         self.log.push(next.id);
         let index = next.id as usize;

@@ -9,18 +9,23 @@ use cairn_api_spec::{
     peer::FirstOutcome,
 };
 use cairn_engine::{NodeId, Payload, Replicated};
+use cairn_object_tier::SegmentName;
 use cairn_replication::{Collected, Header, Member};
 
 use super::{
+    bucket::{Ask, Found},
+    collecting::Release,
     history::{Call, Reply},
     random::Random,
     tables::Row,
+    uploads::Mark,
 };
 
 /// A node's number; whoever sends or receives.
 pub(crate) type Node = u16;
 pub(crate) const MASTER: Node = u16::MAX;
 pub(crate) const CLIENTS: Node = u16::MAX - 1;
+pub(crate) const BUCKET: Node = u16::MAX - 2;
 
 pub(crate) type Process = Member<NodeId>;
 
@@ -38,7 +43,6 @@ pub(crate) struct Packet {
     pub(crate) body: Body,
 }
 
-#[expect(clippy::large_enum_variant, reason = "few are under way at a time")]
 pub(crate) enum Body {
     /// To one process of a node, or from one: for an answer, that which was asked.
     Peer(u32, Envelope),
@@ -49,6 +53,9 @@ pub(crate) enum Body {
     Map(News),
     Call(usize, Call),
     Reply(usize, Reply),
+    /// A process asks the bucket, by a number of its own; and what it is answered.
+    Bucket(u64, u64, Ask),
+    Found(u64, u64, Found),
 }
 
 pub(crate) struct Envelope {
@@ -86,6 +93,14 @@ pub(crate) enum Message {
         collected: Collected<Payload>,
     },
     NoHolder,
+    /// What the primary has uploaded.
+    Uploaded {
+        epoch: u64,
+        marks: Vec<Mark>,
+    },
+    /// Whether a segment may go, as far as the partition is concerned.
+    Release(Release),
+    Released(Arc<SegmentName>),
     /// The process does not run any more.
     Down,
     Fetch(Fetch),
@@ -95,7 +110,15 @@ pub(crate) enum Message {
 impl Message {
     /// Whether it answers another one, and is for the process that asked only.
     pub(crate) fn is_answer(&self) -> bool {
-        !matches!(self, Self::Append { .. } | Self::Renew { .. } | Self::Collect { .. } | Self::Fetch(_))
+        !matches!(
+            self,
+            Self::Append { .. }
+                | Self::Renew { .. }
+                | Self::Collect { .. }
+                | Self::Fetch(_)
+                | Self::Uploaded { .. }
+                | Self::Release(_)
+        )
     }
 }
 

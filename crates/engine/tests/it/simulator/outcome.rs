@@ -43,6 +43,7 @@ pub(crate) fn run(config: Config, story: Option<Vec<String>>) -> (World, Result<
     }
     let asked = world.history.len() - usize::from(config.keys);
     world.run_until(world.now + CALM);
+    world.settle_bucket();
     let result = whole
         .and_then(|()| world.wrong.clone().map_or(Ok(()), Err))
         .and_then(|()| check::check(&world.history, &world))
@@ -66,6 +67,7 @@ impl World {
         self.end_faults();
         self.network = super::network::Network::default();
         self.config.lost_per_mille = 0;
+        self.bucket.fails_per_mille = 0;
         let nodes: Vec<Node> = self.machines.keys().copied().collect();
         for node in nodes {
             let Some(machine) = self.machines.get_mut(&node) else { continue };
@@ -96,7 +98,11 @@ impl World {
                     && replica.entry().epoch == entry.epoch
             });
             let is_whole = entry.in_sync.len() == copies && entry.learners.is_empty() && entry.successor.is_none();
-            (!serves || !is_whole).then(|| format!("{} ms: partition {partition} is not whole: {entry:?}", self.now))
+            (!serves || !is_whole).then(|| {
+                let replica = engine.map(|engine| (engine.replica().role(), engine.replica().lag()));
+                let lease = engine.map(|engine| engine.replica().lease_until());
+                format!("{} ms: partition {partition} is not whole: {entry:?}, {replica:?} {lease:?}", self.now)
+            })
         })
     }
 
@@ -114,7 +120,10 @@ impl World {
                 return Err(format!("{} writes wait for the disk of node {node}", machine.disk.queue.len()));
             }
         }
-        (0..self.config.partitions).try_for_each(|partition| self.check_copies(partition))
+        (0..self.config.partitions).try_for_each(|partition| {
+            self.check_copies(partition)?;
+            self.check_bucket(partition)
+        })
     }
 
     fn check_copies(&self, partition: u32) -> Result<(), String> {

@@ -14,9 +14,12 @@ use super::{
     machine::Machine,
     merge::Merging,
     network::{Beat, Body, MASTER, News, Process, name, node},
-    tables::Held,
+    restoring::Restoring,
 };
 use crate::planted::Bug;
+
+/// The epoch in which a partition is assigned for the first time.
+const FIRST_EPOCH: u64 = 1;
 
 /// What a primary asks of the master.
 pub(crate) fn request(me: &Process, epoch: u64, change: Change<NodeId>) -> ChangePartition {
@@ -123,7 +126,7 @@ impl Machine {
             Role::Preparing if !goes_on || merges => {
                 let held = self.disk.tables.held.get(&partition);
                 let what = if held.is_none_or(|held| held.generation != entry.generation) {
-                    What::Restore(Held { generation: entry.generation, last: Default::default() })
+                    What::Restore(Restoring::new(entry.generation, entry.epoch == FIRST_EPOCH))
                 } else if is_quorum && !strangers.is_empty() {
                     What::Merge(Merging::new(entry.generation, strangers))
                 } else {

@@ -1,17 +1,39 @@
 //! What a node does about what its disk has written.
 
-use bytes::Bytes;
-use cairn_api_spec::Version;
-use cairn_engine::{Change, TierError};
+use cairn_api_spec::operation::Durability;
+use cairn_engine::{Idempotency, Payload, Replicated, TierError};
 
 use super::{
-    disk::{Done, Write},
+    disk::{Done, Job, Task, Work, Write},
     machine::{Local, Machine},
     network::Message,
 };
 use crate::planted::Bug;
 
 impl Machine {
+    pub(crate) fn persist(&mut self, partition: u32, write: &Replicated) -> Result<(), TierError> {
+        let Payload { change, durability, idempotency, .. } = write.data.clone();
+        let (awaited, flush) = (durability != Durability::Memory, durability >= Durability::Fsync);
+        self.enqueue(Job::Write(Write { partition, change, awaited, flush, idempotency, asked: None }))
+    }
+
+    /// Puts something into the disk's queue.
+    pub(crate) fn enqueue(&mut self, job: Job) -> Result<(), TierError> {
+        if let Job::Write(Write { partition, idempotency: Some(Idempotency { key, .. }), .. }) = &job {
+            self.memory.note(*partition, key.as_str());
+        }
+        if self.disk.push(job)? {
+            let delay = self.random.between(0, self.disk.delay);
+            self.later(delay, Local::Disk);
+        }
+        Ok(())
+    }
+
+    /// The same for what is no write.
+    pub(crate) fn enqueue_task(&mut self, partition: u32, attempt: u64, work: Work) -> bool {
+        self.enqueue(Job::Task(Task { partition, attempt, work })).is_ok()
+    }
+
     pub(crate) fn work_disk(&mut self, now: u64) {
         if now < self.disk.hangs_until {
             return self.later(self.disk.hangs_until - now, Local::Disk);
@@ -56,29 +78,12 @@ impl Machine {
             Err(error) if tells => engine.persist_failed(&change, idempotency.as_ref(), !awaited, error, step),
             Err(_) => {}
         });
-        if result.is_ok() && asked.is_none() && self.random.chance(700) {
-            self.upload_later(partition, &change);
-        }
         if let Some((primary, addressed)) = asked.filter(|_| awaited) {
             let message = match result {
                 Ok(()) => Message::Appended { version: change.version() },
                 Err(_) => Message::AppendRefused { failed: true },
             };
             self.answer(partition, addressed, primary, message);
-        }
-    }
-
-    pub(crate) fn uploaded(&mut self, partition: u32, name: &Bytes, version: Version, now: u64) {
-        self.disk.tables.mark_uploaded(name, version);
-        self.drive(partition, now, |engine, step| engine.uploaded(name, version, step));
-    }
-
-    /// The object store gets the row at some time, if nothing comes between.
-    fn upload_later(&mut self, partition: u32, change: &Change) {
-        let (name, version) = (Bytes::copy_from_slice(change.name()), change.version());
-        let delay = self.random.between(5, 3_000);
-        if !matches!(change, Change::Note { .. }) {
-            self.later(delay, Local::Uploaded { partition, name, version });
         }
     }
 }

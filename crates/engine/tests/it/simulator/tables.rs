@@ -5,15 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use cairn_api_spec::{Version, peer::FirstOutcome};
 use cairn_engine::{Change, Idempotency};
+use cairn_object_tier::Place;
 
-use super::disk::{Task, Work, Write};
+use super::{
+    disk::{Task, Work, Write},
+    uploads::Mark,
+};
+use crate::planted::Bug;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) partition: u32,
     /// A put or a deletion.
     pub(crate) change: Change,
+    /// It does not wait for its upload.
     pub(crate) uploaded: bool,
+    /// Where the bucket has the value.
+    pub(crate) place: Option<Place>,
 }
 
 /// A partition whose rows are a complete copy.
@@ -81,12 +89,14 @@ impl Tables {
         self.unflushed.push(Undo::Held(partition, before));
     }
 
-    pub(crate) fn store(&mut self, write: &Write, with_keys: bool) {
-        if let Some(first) = first_outcome(write).filter(|_| with_keys) {
+    pub(crate) fn store(&mut self, write: &Write, bug: Option<Bug>) {
+        if let Some(first) = first_outcome(write).filter(|_| bug != Some(Bug::KeysNotStored)) {
             self.set_key((write.partition, write.change.version()), Some(first));
         }
         if !matches!(write.change, Change::Note { .. }) {
-            self.put(Row { partition: write.partition, change: write.change.clone(), uploaded: false });
+            let uploaded = bug == Some(Bug::DeletionsNotUploaded) && matches!(write.change, Change::Delete { .. });
+            let (partition, change) = (write.partition, write.change.clone());
+            self.put(Row { partition, change, uploaded, place: None });
         }
     }
 
@@ -104,10 +114,10 @@ impl Tables {
         }
     }
 
-    /// The object store has a row, unless it has another version by now.
-    pub(crate) fn mark_uploaded(&mut self, name: &Bytes, version: Version) {
+    /// The bucket has a row there, or does not have it, unless it has another version by now.
+    fn mark(&mut self, name: &Bytes, version: Version, uploaded: bool, place: Option<Place>) {
         if let Some(row) = self.rows.get(name).filter(|row| row.change.version() == version) {
-            let row = Row { uploaded: true, ..row.clone() };
+            let row = Row { uploaded, place, ..row.clone() };
             self.set_row(name, Some(row));
         }
     }
@@ -151,6 +161,12 @@ impl Tables {
                         self.set_key(key, Some(first));
                     }
                 }
+            }
+            Work::Mark { marks, waiting } => {
+                for Mark { name, version, place, .. } in marks.drain(..) {
+                    self.mark(&name, version, true, place);
+                }
+                waiting.drain(..).for_each(|(name, version)| self.mark(&name, version, false, None));
             }
             Work::Adopt(held) => self.set_held(partition, Some(*held)),
             Work::Forget(deletions) => {

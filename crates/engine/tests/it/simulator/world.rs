@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use cairn_api_spec::{cluster::Partition, operation::Durability, version::Condition};
+use bytes::Bytes;
+use cairn_api_spec::{operation::Durability, version::Condition};
 use cairn_engine::Engine;
-use cairn_replication::Settings;
 
 use super::{
+    bucket::{Bucket, Request},
     clients::Client,
     faults::{self, Fault},
     history::{Ask, Call, Operation},
-    machine::{Local, Machine, Out, Rules},
+    machine::{Local, Machine, Out},
     master::{Master, Resumed},
-    network::{Body, CLIENTS, Envelope, MASTER, Message, Network, Node, Packet, node},
+    network::{BUCKET, Body, CLIENTS, Envelope, MASTER, Message, Network, Node, Packet},
     random::{Random, mix},
+    uploads::Mark,
 };
 use crate::planted::Bug;
 
 /// How often a node tells its engines the time.
-const TICK: u64 = 100;
+pub(crate) const TICK: u64 = 100;
 const HEARTBEAT: u64 = 1_000;
 const SWEEP: u64 = 500;
 const CONTROL: u64 = 500;
@@ -45,6 +47,12 @@ pub(crate) struct Config {
     pub(crate) eviction_per_mille: u64,
     /// Of a thousand writes, so many are to be flushed.
     pub(crate) flushed_per_mille: u64,
+    /// How long rows gather before they are uploaded.
+    pub(crate) upload_linger: u64,
+    /// Of a thousand requests to the bucket, so many fail in some way.
+    pub(crate) bucket_fails_per_mille: u64,
+    /// All copies of a partition may lose their disks.
+    pub(crate) loses_disks: bool,
     /// When faults end.
     pub(crate) faults_until: u64,
     pub(crate) bug: Option<Bug>,
@@ -67,6 +75,8 @@ pub(crate) enum Event {
     /// A client begins an operation, unless it waits for another one than this.
     Client(usize, Option<usize>),
     Fault(Fault),
+    /// A request is carried out, and answered if anybody waits for it.
+    Bucket(Request, bool),
 }
 
 pub(crate) struct World {
@@ -75,8 +85,11 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) network: Network,
     pub(crate) machines: BTreeMap<Node, Machine>,
-    next_node: Node,
+    pub(crate) next_node: Node,
     pub(crate) master: Master,
+    pub(crate) bucket: Bucket,
+    /// By key, the newest version that was uploaded and counted, and where its value is.
+    pub(crate) counted: BTreeMap<Bytes, Mark>,
     pub(crate) history: Vec<Operation>,
     pub(crate) clients: Vec<Client>,
     pub(crate) clients_stop_at: u64,
@@ -85,7 +98,7 @@ pub(crate) struct World {
     pub(crate) excuses: BTreeMap<u32, Vec<Excuse>>,
     /// What must never be, as soon as it is.
     pub(crate) wrong: Option<String>,
-    events: BTreeMap<(u64, u64), Event>,
+    pub(crate) events: BTreeMap<(u64, u64), Event>,
     will_publish: bool,
     sequence: u64,
     /// Changes with everything that happens.
@@ -102,6 +115,8 @@ impl World {
             machines: BTreeMap::new(),
             next_node: 0,
             master: Master::new(config.partitions, config.factor, config.write_quorum),
+            bucket: Bucket { fails_per_mille: config.bucket_fails_per_mille, ..Bucket::default() },
+            counted: BTreeMap::new(),
             history: Vec::new(),
             clients: vec![Client::default(); config.clients],
             clients_stop_at: u64::MAX,
@@ -119,7 +134,7 @@ impl World {
             let begin = world.random.between(1_500, 2_500);
             world.at(begin, Event::Client(client, None));
         }
-        for (at, fault) in faults::plan(config.nodes, 3_000, config.faults_until, &mut world.random) {
+        for (at, fault) in faults::plan(&config, 3_000, &mut world.random) {
             world.at(at, Event::Fault(fault));
         }
         world
@@ -149,6 +164,9 @@ impl World {
             Event::Control => {
                 if self.master.reconcile(now) {
                     self.publish();
+                }
+                for partition in std::mem::take(&mut self.master.begun_anew) {
+                    self.excuse(partition, Durability::Fsync);
                 }
                 std::mem::take(&mut self.master.resumed).iter().for_each(|resumed| self.excuse_resumed(resumed));
                 self.at(now + CONTROL, Event::Control);
@@ -184,6 +202,7 @@ impl World {
                 self.do_all(node);
             }
             Event::Sweep(node, session) => self.sweep(node, session),
+            Event::Bucket(request, is_told) => self.execute(&request, is_told),
         }
     }
 
@@ -225,6 +244,8 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else { return };
         let session = machine.me.session;
         let (out, admitted) = (std::mem::take(&mut machine.out), std::mem::take(&mut machine.admitted));
+        let (counted, restored) = (std::mem::take(&mut machine.counted), std::mem::take(&mut machine.restored));
+        let wrong = machine.wrong.take();
         for out in out {
             match out {
                 Out::Send(packet) => self.send(packet),
@@ -232,11 +253,18 @@ impl World {
             }
         }
         admitted.into_iter().for_each(|partition| self.excuse(partition, Durability::Memory));
+        self.count(counted);
+        self.wrong = self.wrong.take().or(wrong);
+        restored.into_iter().for_each(|partition| self.check_restored(node, partition));
         self.look_for_wrong(node);
     }
 
     /// Writes of a partition that were to be no more durable than this may have been lost by now.
     fn excuse(&mut self, partition: u32, up_to: Durability) {
+        if up_to < Durability::Fsync {
+            // The bucket may have what the disks have lost; it is dead then.
+            self.counted.retain(|_, mark| mark.partition != partition);
+        }
         self.excuses.entry(partition).or_default().push(Excuse { at: self.now, up_to });
     }
 
@@ -288,6 +316,7 @@ impl World {
                     self.publish();
                 }
             }
+            (BUCKET, Body::Bucket(session, number, ask)) => self.ask_bucket(Request { from, session, number, ask }),
             (CLIENTS, Body::Reply(number, reply)) => self.answered(from, number, reply),
             (_, body) => self.arrive_at_node(from, to, body),
         }
@@ -311,7 +340,8 @@ impl World {
             Body::Peer(partition, envelope) => machine.deliver(partition, envelope, now),
             Body::Map(news) => machine.learn(&news, now),
             Body::Call(number, call) => machine.call(number, &call, now),
-            Body::Ask(..) | Body::Heartbeat(_) | Body::Reply(..) => {}
+            Body::Found(session, number, found) if session == machine.me.session => machine.found(number, found, now),
+            _ => {}
         }
         self.do_all(to);
     }
@@ -321,75 +351,6 @@ impl World {
             self.will_publish = true;
             self.at(self.now + GATHER, Event::Publish);
         }
-    }
-
-    pub(crate) fn join(&mut self) {
-        let node = self.next_node;
-        if node >= self.config.nodes + 2 {
-            return;
-        }
-        self.next_node += 1;
-        let Config { partitions, min_in_sync, write_quorum, eviction_per_mille, bug, .. } = self.config;
-        let settings = Settings { min_in_sync, write_quorum, ..Settings::default() };
-        let rules = Rules { partitions, settings, eviction_per_mille, bug };
-        let seed = self.random.next();
-        self.machines.insert(node, Machine::new(node, rules, seed));
-        self.start(node, false);
-    }
-
-    /// Takes the power from a node, whether it runs or not.
-    pub(crate) fn cut_power(&mut self, node: Node) {
-        self.crash(node);
-        if let Some(machine) = self.machines.get_mut(&node) {
-            machine.lose_power();
-        }
-    }
-
-    pub(crate) fn crash(&mut self, node: Node) {
-        if let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up) {
-            machine.crash();
-        }
-    }
-
-    /// A node's process starts, with another disk if its data are elsewhere, too.
-    pub(crate) fn start(&mut self, node: Node, wiped: bool) {
-        let now = self.now;
-        let may_wipe = wiped && self.may_wipe(node);
-        if self.machines.get(&node).is_none_or(|machine| machine.is_up) {
-            return;
-        }
-        if may_wipe {
-            // What it had asked for may make its copy the only one.
-            self.events.retain(
-                |_, event| !matches!(event, Event::Arrive(Packet { from, body: Body::Ask(..), .. }) if *from == node),
-            );
-        }
-        let offset = self.random.below(TICK);
-        let Some(machine) = self.machines.get_mut(&node) else { return };
-        if may_wipe {
-            machine.wipe();
-        }
-        machine.start(now);
-        let session = machine.me.session;
-        self.do_all(node);
-        self.at(now + offset, Event::Local(node, session, Local::Tick));
-        self.at(now, Event::Local(node, session, Local::Heartbeat));
-        self.at(now + offset, Event::Sweep(node, session));
-    }
-
-    /// Whether every write of the partitions of which a node has an in-sync copy is on another one, too. Of a quorum fewer
-    /// disks may be lost than have a write.
-    fn may_wipe(&self, node_id: Node) -> bool {
-        (0..self.config.partitions).all(|partition| {
-            let Partition { in_sync, sessions, .. } = self.master.entry(partition);
-            let has_data = |id: &&String| {
-                let machine = self.machines.get(&node(id)).filter(|machine| machine.node != node_id);
-                machine.is_some_and(|machine| sessions.get(*id).is_some_and(|session| machine.data_since <= *session))
-            };
-            let (copies, kept) = (in_sync.len(), in_sync.iter().filter(has_data).count());
-            let quorum = self.config.write_quorum.map_or(copies, |quorum| quorum.min(copies));
-            !in_sync.iter().any(|id| node(id) == node_id) || copies - kept < quorum
-        })
     }
 
     pub(crate) fn end_faults(&mut self) {
