@@ -35,12 +35,8 @@ pub(crate) enum Bug {
     QuorumNotMerged,
     /// It takes over nothing from those whom the map named before, whatever they have forgotten since.
     StrangersForgotten,
-    /// What was uploaded counts, whoever leads by then.
-    LateUploadCounts,
     /// A segment may go although it has what the checkpoint does not speak of.
     WatermarkIgnored,
-    /// A restore does not end with a checkpoint.
-    RestoreWithoutCheckpoint,
     /// A restore believes what is below the watermark and not listed.
     DeadRecordsBelieved,
     /// Deletions do not wait for their upload.
@@ -53,14 +49,7 @@ impl Bug {
     }
 
     pub(crate) fn is_of_the_bucket(self) -> bool {
-        matches!(
-            self,
-            Self::LateUploadCounts
-                | Self::WatermarkIgnored
-                | Self::RestoreWithoutCheckpoint
-                | Self::DeadRecordsBelieved
-                | Self::DeletionsNotUploaded
-        )
+        matches!(self, Self::WatermarkIgnored | Self::DeadRecordsBelieved | Self::DeletionsNotUploaded)
     }
 
     /// From here on it is found soon.
@@ -73,12 +62,7 @@ impl Bug {
         }
     }
 
-    /// It takes too many seeds to be looked for each time: only when asked for by name.
-    pub(crate) fn is_rare(self) -> bool {
-        matches!(self, Self::LateUploadCounts | Self::RestoreWithoutCheckpoint)
-    }
-
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::ReadWithoutLease,
         Self::LateLoadKept,
         Self::FailureNotTold,
@@ -95,9 +79,7 @@ impl Bug {
         Self::AdoptedUnflushed,
         Self::QuorumNotMerged,
         Self::StrangersForgotten,
-        Self::LateUploadCounts,
         Self::WatermarkIgnored,
-        Self::RestoreWithoutCheckpoint,
         Self::DeadRecordsBelieved,
         Self::DeletionsNotUploaded,
     ];

@@ -161,9 +161,6 @@ impl Machine {
         let Some((attempt, restoring)) = self.restoring(partition) else { return };
         let head = Head { partition, watermark: restoring.last, epoch: restoring.epoch, covers };
         restoring.asked = Some(now);
-        if self.has(Bug::RestoreWithoutCheckpoint) {
-            return self.adopt_restored(partition);
-        }
         let mut draft = Draft::new(head);
         self.disk.tables.rows.values().filter(|row| row.partition == partition).for_each(|row| draft.take(row));
         let published = self.publish(attempt, draft);

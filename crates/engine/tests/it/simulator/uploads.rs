@@ -23,7 +23,6 @@ use super::{
     network::{BUCKET, Body, Message, Process},
     tables::Row,
 };
-use crate::planted::Bug;
 
 /// Rows of one segment, at most.
 const MOST_ROWS: usize = 8;
@@ -197,11 +196,10 @@ impl Machine {
 
     /// The bucket has the segment, or says that it has not: what this node still leads as it did counts.
     fn segment_stored(&mut self, is_stored: bool, now: u64) {
-        let fences = !self.has(Bug::LateUploadCounts);
         let counting: BTreeSet<u32> = match &self.uploads.under_way {
             Some(UnderWay { leads, .. }) => leads
                 .iter()
-                .filter(|(partition, lead)| !fences || counts(**lead, self.lead_of(**partition, now)))
+                .filter(|(partition, lead)| counts(**lead, self.lead_of(**partition, now)))
                 .map(|(partition, _)| *partition)
                 .collect(),
             None => return,
