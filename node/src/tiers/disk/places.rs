@@ -52,7 +52,8 @@ impl Disk {
     /// When the disk fails.
     pub async fn dirty(&self, partitions: &[u32], limit: u32) -> Result<Vec<Bytes>, NodeError> {
         let names: Vec<Vec<u8>> = sqlx::query_scalar(
-            "SELECT name FROM entries WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?)) ORDER BY modified_at LIMIT ?",
+            // The plus keeps SQLite from the index of partitions, by which it would read and sort all rows there are.
+            "SELECT name FROM entries WHERE dirty = 1 AND +partition IN (SELECT value FROM json_each(?)) ORDER BY modified_at LIMIT ?",
         )
         .bind(super::json_list(partitions))
         .bind(limit)
@@ -68,7 +69,7 @@ impl Disk {
     pub async fn waiting(&self, partitions: &[u32]) -> Result<Waiting, NodeError> {
         let row = sqlx::query(
             "SELECT coalesce(sum(size), 0), min(modified_at) FROM (SELECT size, modified_at FROM entries \
-             WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?)) ORDER BY modified_at LIMIT ?)",
+             WHERE dirty = 1 AND +partition IN (SELECT value FROM json_each(?)) ORDER BY modified_at LIMIT ?)",
         )
         .bind(super::json_list(partitions))
         .bind(WEIGHED_ROWS)

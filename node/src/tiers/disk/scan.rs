@@ -179,7 +179,7 @@ impl Disk {
     /// How many rows of those partitions the object store has yet to hear of, and when the oldest was written.
     pub async fn backlog(&self, partitions: &[u32]) -> Result<(u64, Option<u64>), NodeError> {
         let row = sqlx::query(
-            "SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1 AND partition IN (SELECT value FROM json_each(?))",
+            "SELECT count(*), min(modified_at) FROM entries WHERE dirty = 1 AND +partition IN (SELECT value FROM json_each(?))",
         )
         .bind(super::json_list(partitions))
         .fetch_one(&self.scans)
